@@ -1,0 +1,49 @@
+# rayramid: `make demo` and `make test` each do everything on a fresh machine with Python 3.11 or newer.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow test-gpu bench lint format clean
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= runs/demo
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Create .venv and install rayramid with all extras (about 7 GB; nothing when up to date)
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "rayramid needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@echo "Installing rayramid and what it needs into $(VENV): about 7 GB, some minutes"
+	$(BIN)/python -m pip install --progress-bar off --editable '.[dev,demo]' | grep --line-buffered -E '^(Collecting|Installing|Successfully|ERROR)' | cut -c1-110
+	@$(BIN)/rayramid --version && touch $@
+
+demo: setup ## Real clips to a dataset, a trained model, an endpoint, an mp4 and a report, in OUT=runs/demo
+	$(BIN)/rayramid demo --out $(OUT)
+
+test: setup ## Run the tests (all but slow and gpu)
+	$(BIN)/pytest
+
+test-slow: setup ## Run the slow tests: kills, load, training to quality
+	$(BIN)/pytest -m slow
+
+test-gpu: setup ## Run the tests that need a CUDA device
+	$(BIN)/pytest -m gpu
+
+bench: setup ## Print the benchmarks' ratios, a JSON line each
+	@for file in tests/benchmarks/*.py; do $(BIN)/python $$file; done
+
+lint: setup ## Check format, lint, the floors and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## Format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove what runs and tests left (keeps .venv)
+	rm -rf runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
