@@ -100,7 +100,7 @@ class Pyramid:
     @cached_property
     def uncorrected(self) -> tuple[tuple[float, float], ...]:
         """By level, the windows before the correction of their starts; they tile [0, 1]."""
-        signal = [1 - self._sigma(edge) for edge in self.edges]
+        signal = [0.0, *(1 - self._sigma(edge) for edge in self.edges[1:])]
         return tuple((signal[self.levels - 1 - k], signal[self.levels - k]) for k in range(self.levels))
 
     @cached_property
@@ -192,4 +192,4 @@ class Pyramid:
             entry = torch.tensor(float(TIMESTEPS - min(int(signal * TIMESTEPS), last))) / TIMESTEPS
             return float(shift * entry / (1 + (shift - 1) * entry))
         sigma = 1 - signal
-        return shift * sigma / (1 + (shift - 1) * sigma)
+        return shift * sigma / (shift * sigma + signal)
