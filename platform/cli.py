@@ -1,0 +1,68 @@
+"""The command `rayramid`.
+
+Exit codes: 0 done; 1 a defect of the program (with its traceback); 2 a mistake of the user's (one line); 3 a job ran and
+failed; 130 interrupted.
+"""
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from rayramid import __version__
+from rayramid.models.errors import UserError
+from rayramid.platform.commands import data, demo, init, sample, serve, spec, submit, train, weights
+from rayramid.platform.console import out, say
+
+app = typer.Typer(
+    name="rayramid",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train and serve video models by pyramidal flow matching, on Ray.",
+    epilog="Start with 'rayramid demo --out runs/demo', or write example specs with 'rayramid init DIR'.",
+)
+app.command("demo")(demo.demo)
+app.command("init")(init.init)
+app.add_typer(data.app, name="data")
+app.command("train")(train.train)
+app.command("sample")(sample.sample)
+app.command("serve")(serve.serve)
+app.command("submit")(submit.submit)
+app.command("plan")(weights.plan)
+app.add_typer(weights.app, name="weights")
+app.add_typer(spec.app, name="spec")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"rayramid {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None: ...
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake is one line, not a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        say(f"error: {error}")
+        code = 2
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        say("interrupted; the same command continues where this one stopped")
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

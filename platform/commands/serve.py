@@ -1,0 +1,36 @@
+"""`rayramid serve`: an endpoint from a spec."""
+
+import time
+from typing import TYPE_CHECKING, cast
+
+from rayramid.platform.cluster import connect
+from rayramid.platform.commands.options import Address, Overrides, SpecFile
+from rayramid.platform.console import result, say
+from rayramid.platform.spec import load_spec
+
+if TYPE_CHECKING:
+    from rayramid.serve.spec import ServeSpec
+
+
+def serve(spec: SpecFile, overrides: Overrides = None, address: Address = None) -> None:
+    """Serve the model of a spec over OpenAI's Videos API, until interrupted.
+
+    Example: rayramid serve infra/specs/serve-local.yaml --set port=8080
+    """
+    serve_spec = cast("ServeSpec", load_spec(spec, overrides or [], kind="serve"))
+    say("starting Ray and the endpoint, about half a minute")
+    with connect(address):
+        from ray import serve as ray_serve
+
+        from rayramid.serve.app import deploy
+
+        try:
+            url = deploy(serve_spec)
+            result(f"serving {serve_spec.model}")
+            result(f"at {url}/v1  (OpenAI's Videos API; documented at {url}/docs)")
+            result(f"try: curl {url}/v1/videos -F prompt='a red circle moves right'")
+            say("Ctrl-C ends it")
+            while True:
+                time.sleep(3600)
+        finally:
+            ray_serve.shutdown()

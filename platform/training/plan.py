@@ -1,0 +1,175 @@
+"""What every step of a phase reads: a pure function of the index, the phase, the seed and the step.
+
+Videos come in a new random order every epoch, images follow so that they keep their share of the tokens. A window of
+some steps is packed into bins by first-fit decreasing, its bins are sorted by cost, and each run of neighbours becomes
+a step: so the bins of a step cost nearly the same, on however many workers they are dealt. What does not fill a whole
+step waits for the next window; so each visit of a clip happens exactly once.
+"""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from rayramid.models.errors import UserError
+from rayramid.platform.training.draw import draw, draw_below, draw_share, permutation
+from rayramid.platform.training.index import Clip, Index, RootIndex, Size
+from rayramid.platform.training.spec import Phase
+
+# Long enough for bins of equal cost to meet, short enough to plan in a moment.
+WINDOW_STEPS = 16
+# The paper's share of image tokens, where the data has images at all.
+IMAGE_SHARE = 1 / 8
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One visit of a clip: which of its units are targets, and with which text.
+
+    Attributes:
+        root: which of the phase's datasets.
+        row: the row of its index.
+        clip: identity of the latent.
+        caption: identity of the text, the empty prompt's after text dropout.
+        first_unit: the first unit that is a target.
+        units: how many consecutive ones are.
+        visit: how often the clip was visited before in this phase.
+        size: tokens and cost of this visit in a pack.
+    """
+
+    root: int
+    row: int
+    clip: str
+    caption: str
+    first_unit: int
+    units: int
+    visit: int
+    size: Size
+
+    @property
+    def key(self) -> int:
+        """What the noise and the times of this visit are keyed by, beside the run's seed."""
+        return draw("visit", self.clip, self.visit)
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Items that are packed into one sequence."""
+
+    items: tuple[Item, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Length of the packed sequence."""
+        return sum(item.size.tokens for item in self.items)
+
+    @property
+    def cost(self) -> float:
+        """Floating-point operations, up to a common factor."""
+        return sum(item.size.cost for item in self.items)
+
+    @property
+    def units(self) -> int:
+        """Units that are targets; each counts once per level in the loss."""
+        return sum(item.units for item in self.items)
+
+
+def phase_seed(seed: int, phase: Phase) -> int:
+    """The seed of a phase: phases that read the same clips see them in other orders and with other noise."""
+    return draw("phase", seed, phase.name)
+
+
+def plan(index: Index, phase: Phase, seed: int, step: int) -> list[Bin]:
+    """The bins of one step over all workers; the same as the `step`-th of `steps`."""
+    return next(steps(index, phase, seed, first=step))
+
+
+def steps(index: Index, phase: Phase, seed: int, first: int = 0) -> Iterator[list[Bin]]:
+    """The bins of every step from `first` on, without end.
+
+    Raises:
+        UserError: a clip that does not fit into a bin, with the number of tokens that would do.
+    """
+    stream = items(index, phase, phase_seed(seed, phase))
+    left: list[Item] = []
+    done = 0
+    for window in _count():
+        goal = WINDOW_STEPS * phase.bins_per_step * phase.tokens_per_bin
+        tokens = sum(item.size.tokens for item in left)
+        while tokens < goal:
+            left.append(next(stream))
+            tokens += left[-1].size.tokens
+        groups, left = _window(left, phase)
+        order = permutation(len(groups), "steps", seed, phase.name, window)
+        yield from [groups[i] for i in order][max(first - done, 0) :]
+        done += len(groups)
+
+
+def items(index: Index, phase: Phase, seed: int) -> Iterator[Item]:
+    """Visits without end: videos epoch by epoch, and as many images as keep their share of the tokens."""
+    videos, images = index.video_roots, index.image_roots
+    share = image_share(index, phase)
+    video_stream, image_stream = _interleave(videos, index, phase, seed), _interleave(images, index, phase, seed)
+    if share == 1:
+        yield from image_stream
+    video_tokens = image_tokens = 0
+    for video in video_stream:
+        video_tokens += video.size.tokens
+        yield video
+        while image_tokens < video_tokens * share / (1 - share):
+            image = next(image_stream)
+            image_tokens += image.size.tokens
+            yield image
+
+
+def image_share(index: Index, phase: Phase) -> float:
+    """The share of tokens that images have in `phase`, after looking at what there is.
+
+    Raises:
+        UserError: images are asked for and there are none, or only images and there are videos alone; no clips at all.
+    """
+    have_images, have_videos = bool(index.image_roots), bool(index.video_roots)
+    if not have_images and not have_videos:
+        raise UserError(f"phase '{phase.name}' would read no clips: none in its data fits buckets and latents")
+    if phase.image_share is None:
+        return 0.0 if not have_images else IMAGE_SHARE if have_videos else 1.0
+    if phase.image_share > 0 and not have_images:
+        raise UserError(f"phase '{phase.name}' has image_share {phase.image_share}, its data has no images; set it to 0")
+    if phase.image_share < 1 and not have_videos:
+        raise UserError(f"phase '{phase.name}' has image_share {phase.image_share}, its data has only images; set it to 1")
+    return phase.image_share
+
+
+def deal(bins: Sequence[Bin], world: int, rank: int) -> list[Bin]:
+    """The bins of one rank: from round to round the costliest bin goes to the rank with the least to do.
+
+    Ranks differ by one bin at most; nothing but the order and the ranks depends on `world`.
+    """
+    order = sorted(range(len(bins)), key=lambda i: (-bins[i].cost, i))
+    dealt: list[list[int]] = [[] for _ in range(world)]
+    load = [0.0] * world
+    for start in range(0, len(order), world):
+        free = sorted(range(world), key=lambda r: (load[r], r))
+        for receiver, i in zip(free, order[start : start + world], strict=False):
+            dealt[receiver].append(i)
+            load[receiver] += bins[i].cost
+    return [bins[i] for i in dealt[rank]]
+
+
+def first_fit_decreasing(sizes: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of `sizes` by bin: each, largest first, goes into the first bin that has room."""
+    room = np.zeros(0, dtype=np.int64)
+    bins: list[list[int]] = []
+    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        fits = room >= sizes[i]
+        place = int(fits.argmax()) if fits.any() else len(bins)
+        if place == len(bins):
+            bins.append([])
+            if place == len(room):
+                room = np.concatenate([room, np.zeros(max(64, len(room)), dtype=np.int64)])
+            room[place] = budget
+        bins[place].append(i)
+        room[place] -= sizes[i]
+    return bins

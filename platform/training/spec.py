@@ -1,0 +1,191 @@
+"""The spec of a training run: `kind: train`."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from rayramid.models import storage
+
+Location = Annotated[str, AfterValidator(storage.absolute)]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors, and a loaded spec never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Root(Strict):
+    """One latent dataset that a phase reads.
+
+    Attributes:
+        root: its folder or URL.
+        version: a version of its manifest; the newest when None. A run keeps the version it started with.
+        weight: how often each of its clips is visited in one epoch, on average.
+    """
+
+    root: Location
+    version: Positive | None = None
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Schedule(Strict):
+    """The learning rate over a phase, as a factor of the phase's `learning_rate`.
+
+    Attributes:
+        kind: the form after the warm-up.
+        warmup: steps of linear rise from 0.
+        final: the factor at the end of the phase (cosine, linear).
+    """
+
+    kind: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: Count = 0
+    final: Share = 0.0
+
+
+class Phase(Strict):
+    """One stretch of the curriculum.
+
+    Attributes:
+        name: shown in the metrics.
+        data: the datasets it reads; a plain path is a dataset of weight 1.
+        steps: optimiser steps.
+        learning_rate: the peak.
+        schedule: how the learning rate moves over the phase.
+        buckets: only these, written as the dataset writes them (`128x128x4`); all when None.
+        latents: clips with fewer latents are left out, longer ones are not.
+        tokens_per_bin: the token budget of one packed sequence.
+        bins_per_step: packed sequences in one optimiser step, over all workers.
+        image_share: the share of tokens that images have; 1/8 (as in the paper) when None and there are images.
+        units_per_clip: how many consecutive units of a clip are targets of one visit.
+        text_dropout: the share of visits with the empty prompt.
+        history_noise: the context is corrupted by a noise of strength uniform in [0, history_noise].
+    """
+
+    name: str
+    data: Annotated[tuple[Root, ...], Field(min_length=1)]
+    steps: Positive
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    schedule: Schedule = Schedule()
+    buckets: tuple[str, ...] | None = None
+    latents: Positive = 1
+    tokens_per_bin: Positive = 16384
+    bins_per_step: Positive = 8
+    image_share: Share | None = None
+    units_per_clip: Positive = 2
+    text_dropout: Share = 0.1
+    history_noise: Below1 = 1 / 3
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_paths(cls, fields: object) -> object:
+        if not isinstance(fields, dict) or not isinstance(fields.get("data"), list | tuple | str):
+            return fields
+        data = fields["data"] if not isinstance(fields["data"], str) else [fields["data"]]
+        return fields | {"data": [{"root": item} if isinstance(item, str) else item for item in data]}
+
+
+class Optimizer(Strict):
+    """How gradients become updates.
+
+    Attributes:
+        kind: `adamw`, or `muon` for the blocks' matrices with AdamW for the rest.
+        betas: of AdamW.
+        weight_decay: decoupled, on matrices only.
+        muon_learning_rate: a multiple of the phase's learning rate for the matrices under `muon`.
+        clip: the largest gradient norm.
+        skip_limit: how many steps with a non-finite loss or gradient a run survives.
+    """
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    betas: tuple[Below1, Below1] = (0.9, 0.95)
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    muon_learning_rate: Annotated[float, Field(gt=0)] = 10.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    skip_limit: Count = 10
+
+
+class Checkpoints(Strict):
+    """When the state is saved and how long it is kept.
+
+    Attributes:
+        every: steps between two checkpoints; the last step always has one.
+        keep_last: so many of the newest stay.
+        keep_every: checkpoints at multiples of so many steps stay for ever; none when None.
+    """
+
+    every: Positive = 500
+    keep_last: Positive = 2
+    keep_every: Positive | None = None
+
+
+class Validation(Strict):
+    """The loss on held-out clips with fixed noise, of the EMA weights.
+
+    Attributes:
+        every: steps between two measurements; the last step always has one.
+        clips: how many clips of the split `val` are used, the first in the order of their ids.
+    """
+
+    every: Positive = 500
+    clips: Positive = 64
+
+
+class Workers(Strict):
+    """What the run occupies.
+
+    Attributes:
+        count: worker processes; each has one GPU with `gpus`.
+        gpus: train on GPUs.
+        cpus: CPUs reserved for each worker, and its number of threads on a CPU run.
+        restarts: how many times dead workers are started again before the run fails; -1 for ever.
+    """
+
+    count: Positive = 1
+    gpus: bool = False
+    cpus: Positive = 1
+    restarts: Annotated[int, Field(ge=-1)] = 3
+
+
+class TrainSpec(Strict):
+    """A training run: the model, the curriculum, and where everything is kept.
+
+    Attributes:
+        output: the folder or URL of the run: `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `model/`.
+        preset: the model's configuration, by name.
+        start: a model folder whose DiT weights the run starts from, instead of random ones; it must have `preset`'s form.
+        seed: of initialisation, order, noise, time and text dropout.
+        precision: `bfloat16` is autocast over float32 weights; `auto` takes it where the hardware has it.
+        ema: the decay of the weights' moving average, which is what gets exported.
+        log_every: steps between two lines of metrics.
+    """
+
+    kind: Literal["train"]
+    output: Location
+    preset: str
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
+    start: Location | None = None
+    seed: Count = 0
+    precision: Literal["auto", "bfloat16", "float32", "float64"] = "auto"
+    ema: Below1 = 0.999
+    optimizer: Optimizer = Optimizer()
+    checkpoints: Checkpoints = Checkpoints()
+    validation: Validation = Validation()
+    workers: Workers = Workers()
+    log_every: Positive = 10
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "TrainSpec":
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two phases have one name: {', '.join(names)}")
+        return self
