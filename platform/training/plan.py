@@ -9,13 +9,13 @@ step waits for the next window; so each visit of a clip happens exactly once.
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count
 
 import numpy as np
 
 from rayramid.models.errors import UserError
 from rayramid.platform.training.draw import draw, draw_below, draw_share, permutation
-from rayramid.platform.training.index import Clip, Index, RootIndex, Size
+from rayramid.platform.training.index import ClipTable, Index, Size
 from rayramid.platform.training.spec import Phase
 
 # Long enough for bins of equal cost to meet, short enough to plan in a moment.
@@ -95,13 +95,13 @@ def steps(index: Index, phase: Phase, seed: int, first: int = 0) -> Iterator[lis
     stream = items(index, phase, phase_seed(seed, phase))
     left: list[Item] = []
     done = 0
-    for window in _count():
+    for window in count():
         goal = WINDOW_STEPS * phase.bins_per_step * phase.tokens_per_bin
         tokens = sum(item.size.tokens for item in left)
         while tokens < goal:
             left.append(next(stream))
             tokens += left[-1].size.tokens
-        groups, left = _window(left, phase)
+        groups, left = _pack_window(left, phase)
         order = permutation(len(groups), "steps", seed, phase.name, window)
         yield from [groups[i] for i in order][max(first - done, 0) :]
         done += len(groups)
@@ -109,9 +109,8 @@ def steps(index: Index, phase: Phase, seed: int, first: int = 0) -> Iterator[lis
 
 def items(index: Index, phase: Phase, seed: int) -> Iterator[Item]:
     """Visits without end: videos epoch by epoch, and as many images as keep their share of the tokens."""
-    videos, images = index.video_roots, index.image_roots
     share = image_share(index, phase)
-    video_stream, image_stream = _interleave(videos, index, phase, seed), _interleave(images, index, phase, seed)
+    video_stream, image_stream = _visits(index.videos, phase, seed), _visits(index.images, phase, seed)
     if share == 1:
         yield from image_stream
     video_tokens = image_tokens = 0
@@ -130,15 +129,19 @@ def image_share(index: Index, phase: Phase) -> float:
     Raises:
         UserError: images are asked for and there are none, or only images and there are videos alone; no clips at all.
     """
-    have_images, have_videos = bool(index.image_roots), bool(index.video_roots)
+    have_images, have_videos = bool(index.images), bool(index.videos)
     if not have_images and not have_videos:
         raise UserError(f"phase '{phase.name}' would read no clips: none in its data fits buckets and latents")
     if phase.image_share is None:
         return 0.0 if not have_images else IMAGE_SHARE if have_videos else 1.0
     if phase.image_share > 0 and not have_images:
-        raise UserError(f"phase '{phase.name}' has image_share {phase.image_share}, its data has no images; set it to 0")
+        raise UserError(
+            f"phase '{phase.name}' has image_share {phase.image_share}, its data has no images; set it to 0"
+        )
     if phase.image_share < 1 and not have_videos:
-        raise UserError(f"phase '{phase.name}' has image_share {phase.image_share}, its data has only images; set it to 1")
+        raise UserError(
+            f"phase '{phase.name}' has image_share {phase.image_share}, its data has only images; set it to 1"
+        )
     return phase.image_share
 
 
@@ -173,3 +176,60 @@ def first_fit_decreasing(sizes: Sequence[int], budget: int) -> list[list[int]]:
         bins[place].append(i)
         room[place] -= sizes[i]
     return bins
+
+
+def _pack_window(items: Sequence[Item], phase: Phase) -> tuple[list[list[Bin]], list[Item]]:
+    """Whole steps of bins of like cost, and the items of the emptiest bins, which wait."""
+    packed = first_fit_decreasing([item.size.tokens for item in items], phase.tokens_per_bin)
+    bins = sorted((Bin(tuple(items[i] for i in members)) for members in packed), key=lambda bin: -bin.tokens)
+    whole = len(bins) // phase.bins_per_step * phase.bins_per_step
+    alike = sorted(bins[:whole], key=lambda bin: bin.cost)
+    groups = [alike[i : i + phase.bins_per_step] for i in range(0, whole, phase.bins_per_step)]
+    return groups, [item for bin in bins[whole:] for item in bin.items]
+
+
+def _visits(tables: Sequence[ClipTable], phase: Phase, seed: int) -> Iterator[Item]:
+    """Visits of the clips of several datasets, mixed evenly at the rates size x weight."""
+    streams = [_cycle(table, phase, seed) for table in tables]
+    # The moment of the next visit, in epochs of a dataset of weight 1.
+    moments = [(0.5 / (len(table) * table.weight), i) for i, table in enumerate(tables)]
+    heapq.heapify(moments)
+    while moments:
+        moment, i = moments[0]
+        heapq.heapreplace(moments, (moment + 1 / (len(tables[i]) * tables[i].weight), i))
+        yield next(streams[i])
+
+
+def _cycle(table: ClipTable, phase: Phase, seed: int) -> Iterator[Item]:
+    """The clips of one dataset, every one once per round, each round in another order."""
+    for visit in count():
+        for i in permutation(len(table), "order", seed, table.root, table.kind, visit):
+            yield _visit(table, int(i), phase, seed, visit)
+
+
+def _visit(table: ClipTable, i: int, phase: Phase, seed: int, visit: int) -> Item:
+    clip = table.clip(i)
+    if draw_share("text dropout", seed, clip.id, visit) < phase.text_dropout:
+        caption, length = table.empty_caption
+    else:
+        caption, length = clip.captions[draw_below(len(clip.captions), "caption", seed, clip.id, visit)]
+    first, number = target_units(clip.units, phase.units_per_clip, draw("units", seed, clip.id, visit))
+    size = table.measure(clip.height, clip.width, length, first, number)
+    if size.tokens > phase.tokens_per_bin:
+        raise UserError(
+            f"clip {clip.id} takes {size.tokens} tokens and tokens_per_bin of phase '{phase.name}' is "
+            f"{phase.tokens_per_bin}; raise it, or lower units_per_clip"
+        )
+    return Item(table.root, table.rows[i], clip.id, caption, first, number, visit, size)
+
+
+def target_units(units: int, per_clip: int, number: int) -> tuple[int, int]:
+    """First unit and number of units of the window that `number` (uniform) chooses.
+
+    A window may hang over both ends of the clip, so that every unit is a target equally often.
+    """
+    if per_clip >= units:
+        return 0, units
+    start = number % (units + per_clip - 1) - (per_clip - 1)
+    first = max(start, 0)
+    return first, min(start + per_clip, units) - first
