@@ -1,0 +1,62 @@
+"""Published model folders: `config.json` beside `diffusion_pytorch_model.*`, the layout of diffusers."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from rayramid.models import storage
+from rayramid.models.errors import UserError
+from rayramid.models.weights import INDEX_SUFFIX, read_weights, write_weights
+
+STEM = "diffusion_pytorch_model"
+
+# Safetensors before pickles, whole before sharded.
+NAMES = (
+    f"{STEM}.safetensors",
+    f"{STEM}.safetensors{INDEX_SUFFIX}",
+    f"{STEM}.bin",
+    f"{STEM}.bin{INDEX_SUFFIX}",
+)
+
+
+def read_config(url: str) -> dict[str, Any]:
+    """The `config.json` of the folder `url`; UserError when there is none or it is no JSON object."""
+    location = storage.join(url, "config.json")
+    if not storage.exists(location):
+        raise UserError(f"{url}: not a published model folder, it has no config.json")
+    try:
+        config = json.loads(storage.read_bytes(location))
+    except json.JSONDecodeError as broken:
+        raise UserError(f"{location}: not JSON ({broken})") from broken
+    if not isinstance(config, dict):
+        raise UserError(f"{location}: holds a {type(config).__name__}, not an object")
+    return config
+
+
+def weights_file(url: str) -> str:
+    """The weight file, or the index of a sharded one, in the folder `url`."""
+    for name in NAMES:
+        location = storage.join(url, name)
+        if storage.exists(location):
+            return location
+    raise UserError(f"{url}: no weights, none of {', '.join(NAMES)} is there")
+
+
+def read_published(url: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and state dict of the published model folder `url`."""
+    return read_config(url), read_weights(weights_file(url))
+
+
+def write_published(url: str, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Write a published model folder; the configuration comes last, so that a folder with one is whole."""
+    write_weights(storage.join(url, f"{STEM}.safetensors"), weights)
+    storage.write_atomic(storage.join(url, "config.json"), json.dumps(config, indent=2).encode() + b"\n")
+
+
+def required(config: Mapping[str, Any], key: str, source: str) -> Any:
+    """A key that a published configuration must have; UserError names `source` and the key."""
+    if key not in config:
+        raise UserError(f"{source}: key {key} is missing")
+    return config[key]

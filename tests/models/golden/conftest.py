@@ -1,0 +1,127 @@
+"""Reader of the golden files: numbers measured on the published model, kept as JSON + safetensors.
+
+`@pytest.mark.golden("mmdit", "flux")` parametrises a test over every `*_mmdit.json` and `*_flux.json` of the folder that
+RAYRAMID_GOLDEN names (tests/golden by default). The test takes the fixture `golden`, and, if it also takes `case`, runs
+once per case of each file; `cases="c_"` keeps the cases whose names start so.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+def golden_folder() -> Path:
+    folder = Path(os.environ.get("RAYRAMID_GOLDEN") or Path(__file__).parents[2] / "golden")
+    if not any(folder.glob("*.json")):
+        raise pytest.UsageError(
+            f"no golden file in {folder}: RAYRAMID_GOLDEN must name a folder of *.json + *.safetensors"
+        )
+    return folder
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One golden file: `meta` is its JSON, `tensors` its arrays by key."""
+
+    path: Path
+    meta: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    @classmethod
+    def read(cls, path: Path) -> "Golden":
+        return cls(path, json.loads(path.read_text()), load_file(path.with_suffix(".safetensors")))
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.meta["config"]
+
+    @property
+    def cases(self) -> Mapping[str, Mapping[str, Any]]:
+        return self.meta["cases"]
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.tensors[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.tensors
+
+    def series(self, prefix: str) -> list[Tensor]:
+        """`prefix.0`, `prefix.1`, ... as a list, up to the first index that is absent."""
+        found: list[Tensor] = []
+        while (key := f"{prefix}.{len(found)}") in self.tensors:
+            found.append(self.tensors[key])
+        return found
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """All tensors whose key starts with `prefix`, which is cut off."""
+        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The published state dict (keys without `sd.`)."""
+        return self.under("sd.")
+
+    def clips(self, case: str) -> list[list[Tensor]]:
+        """Model inputs of a case: per column the clips [b, C, T, H, W], oldest first, the noisy one last."""
+        columns: list[list[Tensor]] = []
+        while clips := self.series(f"{case}.in.clip.{len(columns)}"):
+            columns.append(clips)
+        return columns
+
+    def sibling(self, name: str) -> "Golden":
+        """The golden file that this one refers to by name."""
+        return Golden.read(self.path.with_name(f"{name}.json"))
+
+    def with_tensor(self, key: str, value: Tensor) -> "Golden":
+        """A copy in which one stored tensor is another: for tests that a wrong number is noticed."""
+        assert key in self.tensors, key
+        return replace(self, tensors={**self.tensors, key: value})
+
+    def error(self, actual: Tensor, key: str) -> float:
+        """Relative RMS of `actual` against the stored tensor; shapes must be equal."""
+        expected = self.tensors[key]
+        assert actual.shape == expected.shape, f"{key}: shape {tuple(actual.shape)}, stored {tuple(expected.shape)}"
+        difference = (actual.detach().double() - expected.double()).square().mean().sqrt()
+        return float(difference / expected.double().square().mean().sqrt().clamp_min(1e-30))
+
+    def check(self, actual: Tensor, key: str, within: float = 1e-5) -> None:
+        """Assert that `actual` equals the stored tensor within a relative RMS; NaN never passes."""
+        error = self.error(actual, key)
+        assert error <= within, f"{self.name}: {key} differs by relative RMS {error:.2e}, allowed {within:.0e}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "golden(*kinds, cases=''): parametrised over the golden files of these kinds")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("golden")
+    if marker is None:
+        return
+    prefix = marker.kwargs.get("cases", "")
+    paths = sorted(path for kind in marker.args for path in golden_folder().glob(f"*_{kind}.json"))
+    if "case" not in metafunc.fixturenames:
+        metafunc.parametrize("golden", paths, ids=[path.stem for path in paths], indirect=True)
+        return
+    pairs = [
+        (path, case) for path in paths for case in json.loads(path.read_text())["cases"] if case.startswith(prefix)
+    ]
+    ids = [f"{path.stem}-{case}" for path, case in pairs]
+    metafunc.parametrize(("golden", "case"), pairs, ids=ids, indirect=["golden"])
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    torch.set_num_threads(1)
+    return Golden.read(request.param)
