@@ -1,4 +1,7 @@
-"""The model card `rayramid.json`: what a checkpoint folder says about itself. Imports no torch, so gateways can read it."""
+"""The model card `rayramid.json`: what a checkpoint folder says about itself.
+
+Imports no torch, so that gateways can read it.
+"""
 
 from pathlib import PurePosixPath
 from typing import Any, Literal

@@ -117,7 +117,7 @@ def pyramid_of(card: ModelCard) -> Pyramid:
 
 
 def check_files(url: str, card: ModelCard) -> None:
-    """Raise a UserError that names the first file of the folder that is missing or has another length than its card says."""
+    """Raise a UserError that names the first file that is missing or has another length than the card says."""
     for file, size in card.files.items():
         location = storage.join(url, file)
         if not storage.exists(location):

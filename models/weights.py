@@ -86,7 +86,7 @@ def _read_file(url: str) -> dict[str, Tensor]:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
         # torch.load reports a cut archive as RuntimeError, other bytes as UnpicklingError, and no bytes as EOFError.
         except (SafetensorError, RuntimeError, UnpicklingError, EOFError) as broken:
-            reason = str(broken).splitlines()[0]
+            reason = (str(broken) or "it is empty").splitlines()[0]
             raise UserError(f"{url}: not a whole weight file ({reason}); fetch it again") from broken
     if not isinstance(tensors, dict):
         raise UserError(f"{url}: holds a {type(tensors).__name__}, not a state dict")

@@ -1,8 +1,8 @@
 """Reader of the golden files: numbers measured on the published model, kept as JSON + safetensors.
 
-`@pytest.mark.golden("mmdit", "flux")` parametrises a test over every `*_mmdit.json` and `*_flux.json` of the folder that
-RAYRAMID_GOLDEN names (tests/golden by default). The test takes the fixture `golden`, and, if it also takes `case`, runs
-once per case of each file; `cases="c_"` keeps the cases whose names start so.
+`@pytest.mark.golden("mmdit", "flux")` parametrises a test over every `*_mmdit.json` and `*_flux.json` of the folder
+that RAYRAMID_GOLDEN names (tests/golden by default). The test takes the fixture `golden`, and, if it also takes `case`,
+runs once per case of each file; `cases="c_"` keeps the cases whose names start so.
 """
 
 import json
