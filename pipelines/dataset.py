@@ -1,0 +1,114 @@
+"""Reading the latent dataset: what training sees of everything that the pipelines made.
+
+Shape letters: C channels, T latents in time, H W latent grid, L text tokens, D their width, P the pooled width.
+"""
+
+import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from rayramid.models import storage
+from rayramid.models.errors import UserError
+from rayramid.pipelines import manifest as versions
+from rayramid.pipelines.identity import caption_id as id_of_caption
+
+
+class LatentDataset:
+    """One version of a dataset. Opening reads the manifest and its index; then a latent or a text is one ranged read."""
+
+    def __init__(self, root: str, manifest: Mapping[str, Any], index: pa.Table, text_index: pa.Table) -> None:
+        self.root = root
+        self.manifest = MappingProxyType(dict(manifest))
+        self.index = index
+        self.text_index = text_index
+        self.version: int = manifest["version"]
+        self._places = index.select(["file", "offset", "length", "crc32", "t", "h", "w"])
+        self._rows_of_captions = {name: row for row, name in enumerate(text_index["caption_id"].to_pylist())}
+
+    @classmethod
+    def open(cls, root: str, version: int | None = None, vae_fingerprint: str | None = None) -> "LatentDataset":
+        """Open a version (the newest if None). Given a fingerprint, latents of any other VAE are refused by name."""
+        manifest = versions.read(root, version)
+        if manifest["format_version"] != versions.FORMAT_VERSION:
+            raise UserError(
+                f"{root}: dataset format {manifest['format_version']}, this release reads {versions.FORMAT_VERSION}"
+            )
+        if vae_fingerprint is not None and vae_fingerprint != manifest["vae"]["fingerprint"]:
+            raise UserError(
+                f"{root}: version {manifest['version']} holds latents of VAE {manifest['vae']['fingerprint']}, "
+                f"not of {vae_fingerprint}; encode the clips again with that VAE"
+            )
+        index = versions.read_index(root, manifest)
+        return cls(root, manifest, index, versions.read_text_index(root, manifest))
+
+    def __len__(self) -> int:
+        return self.index.num_rows
+
+    @property
+    def vae_url(self) -> str:
+        """The VAE folder whose latents these are."""
+        return self._url(self.manifest["vae"]["url"])
+
+    @property
+    def vae_fingerprint(self) -> str:
+        """Hash of that VAE's configuration and weights."""
+        return str(self.manifest["vae"]["fingerprint"])
+
+    @property
+    def text_url(self) -> str:
+        """The text encoders' folder."""
+        return self._url(self.manifest["text"]["url"])
+
+    @property
+    def text_fingerprint(self) -> str:
+        """Hash of the text encoders."""
+        return str(self.manifest["text"]["fingerprint"])
+
+    @property
+    def empty_caption_id(self) -> str:
+        """The empty prompt's id; its embedding is always there, since text dropout needs it."""
+        return id_of_caption("")
+
+    @property
+    def buckets(self) -> dict[str, int]:
+        """Clips per bucket `HxWxT`."""
+        counts = self.index.group_by("bucket").aggregate([("latent_id", "count")]).to_pylist()
+        return {row["bucket"]: row["latent_id_count"] for row in sorted(counts, key=lambda row: row["bucket"])}
+
+    def latent(self, row: int) -> Tensor:
+        """[C, T, H, W] float32, the raw posterior mean of index row `row` (stored in bf16)."""
+        place = self._places.slice(row, 1).to_pylist()[0]
+        data = self._read(place["file"], place["offset"], place["length"], place["crc32"])
+        latent_CTHW = torch.frombuffer(data, dtype=torch.bfloat16).view(-1, place["t"], place["h"], place["w"])
+        return latent_CTHW.float()
+
+    def text(self, caption_id: str) -> tuple[Tensor, Tensor]:
+        """([L, D], [P]) float32 of one caption: its real tokens and the pooled embedding."""
+        if caption_id not in self._rows_of_captions:
+            raise UserError(f"{self.root}: version {self.version} has no caption {caption_id!r}")
+        place = self.text_index.slice(self._rows_of_captions[caption_id], 1).to_pylist()[0]
+        start, end = place["tokens_offset"], place["pooled_offset"] + place["pooled_length"]
+        data = bytearray(storage.read_range(storage.join(self.root, place["file"]), start, end - start))
+        tokens, pooled = data[: place["tokens_length"]], data[place["pooled_offset"] - start :]
+        self._check(place["file"], tokens, place["tokens_crc32"])
+        self._check(place["file"], pooled, place["pooled_crc32"])
+        tokens_LD = torch.frombuffer(tokens, dtype=torch.bfloat16).view(place["text_len"], -1)
+        return tokens_LD.float(), torch.frombuffer(pooled, dtype=torch.bfloat16).float()
+
+    def _url(self, url: str) -> str:
+        # What lies under the root is named relative to it, so that a dataset can be moved as a whole.
+        return url if "://" in url or url.startswith("/") else storage.join(self.root, url)
+
+    def _read(self, file: str, offset: int, length: int, crc32: int) -> bytearray:
+        data = bytearray(storage.read_range(storage.join(self.root, file), offset, length))
+        self._check(file, data, crc32)
+        return data
+
+    def _check(self, file: str, data: bytearray, crc32: int) -> None:
+        if zlib.crc32(data) != crc32:
+            raise UserError(f"{storage.join(self.root, file)}: not the bytes that version {self.version} was made with")

@@ -1,0 +1,153 @@
+"""The Parquet files that carry tensors: their schemas, and a writer that knows where in the file every tensor lies.
+
+A tensor column is uncompressed `large_binary` without dictionary, raw little-endian bf16, all values of a row group in one
+page. So the values of a group are the last bytes of its column chunk, and a reader that knows an offset needs one
+ranged read and no footer.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Row = Mapping[str, Any]
+
+# A value in a page of BYTE_ARRAYs follows its length, a 4-byte integer.
+_LENGTH_PREFIX = 4
+_ONE_PAGE = 1 << 30
+
+OUTCOME = [
+    pa.field("item_id", pa.string(), nullable=False),
+    pa.field("status", pa.string(), nullable=False),
+    pa.field("error", pa.string()),
+    pa.field("message", pa.string()),
+]
+
+LATENT_SCHEMA = pa.schema(
+    [
+        ("latent_id", pa.string()),
+        ("clip_id", pa.string()),
+        ("source_id", pa.string()),
+        ("uri", pa.string()),
+        ("start_ms", pa.int64()),
+        ("end_ms", pa.int64()),
+        ("bucket", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("frames", pa.int32()),
+        ("fps", pa.float64()),
+        ("latent", pa.large_binary()),
+        ("latent_shape", pa.list_(pa.int32(), 4)),
+        ("latent_dtype", pa.string()),
+        ("vae_fingerprint", pa.string()),
+        ("first_mean", pa.float32()),
+        ("first_std", pa.float32()),
+        ("later_mean", pa.float32()),
+        ("later_std", pa.float32()),
+    ],
+    metadata={"rayramid.format": "latents/v1", "rayramid.sampling": "posterior mean, un-normalised"},
+)
+
+TEXT_SCHEMA = pa.schema(
+    [
+        ("caption_id", pa.string()),
+        ("caption", pa.string()),
+        ("text_fingerprint", pa.string()),
+        ("text_len", pa.int32()),
+        # Neighbours in the file, so that one ranged read takes both.
+        ("tokens", pa.large_binary()),
+        ("pooled", pa.large_binary()),
+        ("dtype", pa.string()),
+    ],
+    metadata={"rayramid.format": "text/v1"},
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one tensor lies: its row group, row within it, and byte range in the file, with the CRC-32 of its bytes."""
+
+    row_group: int
+    row: int
+    offset: int
+    length: int
+    crc32: int
+
+
+class LatentWriter:
+    """Writes rows into one Parquet file, `rows_per_group` rows to a group, and finds the place of every tensor.
+
+    A row whose tensors are null (a failed one) is written like any other and has no places.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, rows_per_group: int) -> None:
+        self._path = path
+        self._schema = schema
+        self._rows_per_group = rows_per_group
+        self._tensors = [field.name for field in schema if field.type == pa.large_binary()]
+        scalars = [name for name in schema.names if name not in self._tensors]
+        self._writer = pq.ParquetWriter(
+            path,
+            schema,
+            compression={name: "NONE" if name in self._tensors else "ZSTD" for name in schema.names},
+            use_dictionary=[name for name in scalars if pa.types.is_string(schema.field(name).type)],
+            write_statistics=scalars,
+            write_page_checksum=True,
+            data_page_size=_ONE_PAGE,
+        )
+        self._buffer: list[Row] = []
+        self._groups: list[list[dict[str, int | None]]] = []
+        self._checksums: list[list[dict[str, int]]] = []
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Append rows; full row groups go to the file at once."""
+        for row in rows:
+            self._buffer.append(row)
+            if len(self._buffer) == self._rows_per_group:
+                self._flush()
+
+    def close(self) -> list[dict[str, Place]]:
+        """Finish the file; for every row written, in order, the place of each of its tensors."""
+        if self._buffer:
+            self._flush()
+        self._writer.close()
+        metadata = pq.read_metadata(self._path)
+        columns = (
+            {metadata.row_group(0).column(c).path_in_schema: c for c in range(metadata.num_columns)}
+            if self._groups
+            else {}
+        )
+        places: list[dict[str, Place]] = []
+        for group, lengths in enumerate(self._groups):
+            found: list[dict[str, Place]] = [{} for _ in lengths]
+            for name in self._tensors:
+                chunk = metadata.row_group(group).column(columns[name])
+                end = chunk.data_page_offset + chunk.total_compressed_size
+                for row in reversed(range(len(lengths))):
+                    length = lengths[row][name]
+                    if length is None:
+                        continue
+                    found[row][name] = Place(group, row, end - length, length, self._checksums[group][row][name])
+                    end -= length + _LENGTH_PREFIX
+            places += found
+        self._verify(places)
+        return places
+
+    def _flush(self) -> None:
+        rows, self._buffer = self._buffer, []
+        self._writer.write_table(pa.Table.from_pylist(rows, schema=self._schema), row_group_size=len(rows))
+        values = [{name: row.get(name) for name in self._tensors} for row in rows]
+        self._groups.append([{k: None if v is None else len(v) for k, v in row.items()} for row in values])
+        self._checksums.append([{k: zlib.crc32(v) for k, v in row.items() if v is not None} for row in values])
+
+    def _verify(self, places: list[dict[str, Place]]) -> None:
+        with self._path.open("rb") as file:
+            for place in (place for row in places for place in row.values()):
+                file.seek(place.offset)
+                assert zlib.crc32(file.read(place.length)) == place.crc32, (
+                    f"{self._path}: a tensor is not where it should be"
+                )

