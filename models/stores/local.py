@@ -1,0 +1,137 @@
+"""Local files: written beside their place and moved there, so nobody ever sees half a file."""
+
+# `Store` says what each method does.
+# ruff: noqa: D102
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from rayramid.models.errors import UserError
+from rayramid.models.stores.store import MissingError, Stat
+
+TEMPORARY = ".part-"
+
+
+def path_of(url: str) -> Path:
+    """The path that a plain path or a `file://` URL names."""
+    if not url.startswith("file:"):
+        return Path(url).expanduser()
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise UserError(f"{url}: a file URL needs an absolute path on this machine, as in file:///data/videos")
+    return Path(unquote(parts.path))
+
+
+class LocalStore:
+    """Plain paths and `file://` URLs."""
+
+    def read(self, url: str) -> bytes:
+        with _plain_errors(url):
+            return path_of(url).read_bytes()
+
+    def read_range(self, url: str, start: int, length: int) -> bytes:
+        with _plain_errors(url), path_of(url).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    def write(self, url: str, data: bytes) -> None:
+        with _plain_errors(url):
+            place(path_of(url), lambda file: file.write(data))
+
+    def create(self, url: str, data: bytes) -> bool:
+        path = path_of(url)
+        with _plain_errors(url), _staged(path, lambda file: file.write(data)) as staged:
+            try:
+                # A hard link fails if the name is taken, and shows the whole content when it succeeds.
+                os.link(staged, path)
+            except FileExistsError:
+                return False
+            _sync_folder(path.parent)
+            return True
+
+    def stat(self, url: str) -> Stat | None:
+        path = path_of(url)
+        with _plain_errors(url):
+            if not path.is_file():
+                return None
+            status = path.stat()
+            return Stat(status.st_size, str(status.st_mtime_ns))
+
+    def list_files(self, url: str) -> Iterator[str]:
+        root = path_of(url)
+        names = []
+        for folder, _, files in os.walk(root, followlinks=True):
+            inside = Path(folder).relative_to(root)
+            names += [(inside / file).as_posix() for file in files if TEMPORARY not in file]
+        # Sorted as one string, the order in which S3 lists keys.
+        yield from (str(root / name) for name in sorted(names))
+
+    def delete(self, url: str) -> None:
+        with _plain_errors(url):
+            path_of(url).unlink(missing_ok=True)
+
+    def upload(self, path: Path, url: str) -> None:
+        with _plain_errors(str(path)), path.open("rb") as source, _plain_errors(url):
+            place(path_of(url), lambda file: shutil.copyfileobj(source, file, 1 << 20))
+
+    def download(self, url: str, path: Path) -> None:
+        self.upload(path_of(url), str(path))
+
+
+def place(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Writes `path` by `fill(file)`: beside it, synced, then renamed over it."""
+    with _staged(path, fill) as staged:
+        staged.replace(path)
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def _staged(path: Path, fill: Callable[[BinaryIO], object]) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f"{path.name}{TEMPORARY}{uuid.uuid4().hex[:12]}")
+    try:
+        with staged.open("xb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        yield staged
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is durable only when the folder that holds the name is.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _plain_errors(url: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MissingError(f"{url}: no such file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{url}: is a folder, a file is needed") from error
+    except (NotADirectoryError, FileExistsError) as error:
+        raise UserError(f"{url}: {error.filename} is a file, a folder is needed") from error
+    except PermissionError as error:
+        raise UserError(f"{url}: permission denied; choose a place that this user may read and write") from error
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise UserError(f"{url}: the file system is read-only; choose another place") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{url}: the disk is full") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{url}: the name is too long") from error
+        raise

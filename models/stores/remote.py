@@ -1,0 +1,75 @@
+"""Any other kind of URL that fsspec knows (http, gs, hf, …), for reading only."""
+
+# `Store` says what each method does.
+# ruff: noqa: D102
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rayramid.models.errors import UserError
+from rayramid.models.stores.local import place
+from rayramid.models.stores.store import MissingError, Stat
+
+PIECE_BYTES = 1 << 20
+
+
+class RemoteStore:
+    """Reads through fsspec; every write is refused."""
+
+    def read(self, url: str) -> bytes:
+        with _opened(url) as (files, path):
+            return bytes(files.cat_file(path))
+
+    def read_range(self, url: str, start: int, length: int) -> bytes:
+        with _opened(url) as (files, path):
+            return bytes(files.cat_file(path, start=start, end=start + length))
+
+    def write(self, url: str, data: bytes) -> None:
+        raise _refusal(url)
+
+    def create(self, url: str, data: bytes) -> bool:
+        raise _refusal(url)
+
+    def stat(self, url: str) -> Stat | None:
+        with _opened(url) as (files, path):
+            if not files.isfile(path):
+                return None
+            return Stat(int(files.size(path)), str(files.ukey(path)))
+
+    def list_files(self, url: str) -> Iterator[str]:
+        with _opened(url) as (files, path):
+            yield from sorted(files.unstrip_protocol(name) for name in files.find(path))
+
+    def delete(self, url: str) -> None:
+        raise _refusal(url)
+
+    def upload(self, path: Path, url: str) -> None:
+        raise _refusal(url)
+
+    def download(self, url: str, path: Path) -> None:
+        with _opened(url) as (files, name), files.open(name, "rb") as source:
+            place(path, lambda file: [file.write(piece) for piece in iter(lambda: source.read(PIECE_BYTES), b"")])
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[tuple[Any, str]]:
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except ValueError as error:
+        raise UserError(f"{url}: this kind of URL is not known; use a path, s3:// or https://") from error
+    except ImportError as error:
+        raise UserError(f"{url}: reading it needs another package: {error}") from error
+    try:
+        yield files, path
+    except FileNotFoundError as error:
+        raise MissingError(f"{url}: no such file") from error
+    except PermissionError as error:
+        raise UserError(f"{url}: access denied") from error
+
+
+def _refusal(url: str) -> UserError:
+    return UserError(f"{url}: can only be read; write to a local folder or to s3://")
