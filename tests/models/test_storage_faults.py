@@ -131,22 +131,33 @@ def weed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     config.write_text(json.dumps({"identities": [{"name": "t", "credentials": keys, "actions": ["Admin"]}]}))
     (tmp_path / "data").mkdir()
     master, volume, filer, port = _free_ports(4)
-    address = "-ip=127.0.0.1 -ip.bind=127.0.0.1 -volume.max=20 -master.volumeSizeLimitMB=64 -filer -s3"
+    address = "-ip=127.0.0.1 -ip.bind=127.0.0.1 -volume.max=20 -master.volumeSizeLimitMB=64"
+    services = "-filer -s3 -s3.port.iceberg=0 -s3.port.lance=0"
     ports = f"-master.port={master} -volume.port={volume} -filer.port={filer} -s3.port={port}"
     process = subprocess.Popen(
-        [binary, "server", f"-dir={tmp_path / 'data'}", *address.split(), *ports.split(), f"-s3.config={config}"],
+        [
+            binary,
+            "server",
+            f"-dir={tmp_path / 'data'}",
+            *address.split(),
+            *services.split(),
+            *ports.split(),
+            f"-s3.config={config}",
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    endpoint = f"http://127.0.0.1:{port}"
-    _wait_for(f"{endpoint}/healthz", process)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testtest")
-    boto3.session.Session().client("s3", region_name="us-east-1").create_bucket(Bucket="videos")
-    yield "s3://videos/root"
-    process.terminate()
-    process.wait(30)
+    try:
+        endpoint = f"http://127.0.0.1:{port}"
+        _wait_for(f"{endpoint}/healthz", process)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testtest")
+        boto3.session.Session().client("s3", region_name="us-east-1").create_bucket(Bucket="videos")
+        yield "s3://videos/root"
+    finally:
+        process.kill()  # its graceful end takes 25 s
+        process.wait(30)
 
 
 def _files_of(package: str) -> list[importlib.metadata.PackagePath]:
