@@ -1,0 +1,71 @@
+"""A VAE as a folder at any URL: `config.json` (architecture and latent statistics) and `model.safetensors`."""
+
+import dataclasses
+import hashlib
+import json
+
+from torch import Tensor, uint8
+
+from rayramid.models import storage
+from rayramid.models.errors import UserError
+from rayramid.models.vae.config import VAEConfig
+from rayramid.models.vae.model import CausalVAE
+from rayramid.models.weights import load_strict, read_weights, write_weights
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def save_vae(url: str, vae: CausalVAE) -> None:
+    """Write the VAE to the folder `url`; the configuration comes last, so that a folder with one is whole."""
+    write_weights(storage.join(url, WEIGHTS), vae.state_dict())
+    storage.write_atomic(storage.join(url, CONFIG), json.dumps(dataclasses.asdict(vae.config), indent=2).encode())
+
+
+def load_vae(url: str) -> CausalVAE:
+    """Read the VAE of the folder `url` onto the CPU, in the dtype of its weights, ready for inference.
+
+    Raises:
+        UserError: names the file, and the key if one is missing, surplus or of another shape.
+    """
+    location = storage.join(url, CONFIG)
+    if not storage.exists(location):
+        raise UserError(f"{url}: not a VAE folder, it has no {CONFIG}")
+    try:
+        fields = json.loads(storage.read_bytes(location))
+    except ValueError as broken:
+        raise UserError(f"{location}: not JSON ({broken})") from broken
+    vae = CausalVAE(parse_config(fields, location))
+    location = storage.join(url, WEIGHTS)
+    tensors = read_weights(location)
+    for tensor in tensors.values():
+        vae.to(tensor.dtype)
+        break
+    load_strict(vae, tensors, location)
+    return vae.eval()
+
+
+def parse_config(fields: object, source: str) -> VAEConfig:
+    """The configuration in a parsed JSON file; UserError names `source` and the key that is not known."""
+    if not isinstance(fields, dict):
+        raise UserError(f"{source}: holds a {type(fields).__name__}, not an object")
+    known = {field.name for field in dataclasses.fields(VAEConfig)}
+    for key in fields:
+        if key not in known:
+            raise UserError(f"{source}: {key} is no key of a VAE's configuration")
+    return VAEConfig(**fields)
+
+
+def fingerprint(vae: CausalVAE) -> str:
+    """16 hex digits that tell whether two VAEs give the same latents: of the configuration and of the weights as they are.
+
+    A copy in another dtype has another fingerprint, so take it of the VAE as loaded.
+    """
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(vae.config), sort_keys=True).encode())
+    for key, tensor in sorted(vae.state_dict().items()):
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.detach().cpu().contiguous().view(-1).view(uint8).numpy())
