@@ -1,4 +1,6 @@
 # rayramid: `make demo` and `make test` each do everything on a fresh machine with Python 3.11 or newer.
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-gpu bench lint format clean
 
@@ -18,7 +20,7 @@ $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@echo "Installing rayramid and what it needs into $(VENV): about 7 GB, some minutes"
-	$(BIN)/python -m pip install --progress-bar off --editable '.[dev,demo]' | grep --line-buffered -E '^(Collecting|Installing|Successfully|ERROR)' | cut -c1-110
+	$(BIN)/python -m pip install --progress-bar off --editable '.[dev,demo,shots]' | grep --line-buffered -E '^(Collecting|Installing|Successfully|ERROR)' | cut -c1-110
 	@$(BIN)/rayramid --version && touch $@
 
 demo: setup ## Real clips to a dataset, a trained model, an endpoint, an mp4 and a report, in OUT=runs/demo

@@ -68,11 +68,8 @@ def connect(address: str | None = None) -> Iterator[Cluster]:
         # Ray Train looks for its cluster by this variable, and gives up when a host runs two.
         os.environ["RAY_ADDRESS"] = local
         yield Cluster(local, temp / "session_latest" / "logs")
-    except UserError:
-        _end(temp, keep_logs=False)
-        raise
     except BaseException as error:
-        _end(temp, keep_logs=not isinstance(error, KeyboardInterrupt))
+        _end(temp, keep_logs=isinstance(error, Exception) and not isinstance(error, UserError))
         raise
     else:
         _end(temp, keep_logs=False)

@@ -1,0 +1,92 @@
+"""`rayramid sample`: one video, made in this process or by an endpoint."""
+
+import itertools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rayramid.models.errors import UserError
+from rayramid.platform.console import progress, result
+
+
+def sample(
+    prompt: Annotated[str, typer.Option(help="What the video shows.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The mp4 to write.")] = Path("sample.mp4"),
+    model: Annotated[str | None, typer.Option(metavar="DIR", help="A model folder or URL.")] = None,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="An endpoint, in place of --model.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="The model's default if left out.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length; the model's default if left out.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Repeats a video; drawn if left out.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps of each stage.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale of the first unit.")] = None,
+    video_guidance: Annotated[float | None, typer.Option(help="Guidance scale of later units.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What guidance leads away from.")] = None,
+    image: Annotated[Path | None, typer.Option(help="An image that the video starts with.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …; cuda where there is one.")] = None,
+) -> None:
+    """Make one video from a prompt.
+
+    Example: rayramid sample --model runs/demo/train/model --prompt 'a red circle' --out sample.mp4
+    """
+    if (model is None) == (url is None):
+        raise UserError("name either a model folder by --model or an endpoint by --url")
+    if image is not None and not image.is_file():
+        raise UserError(f"{image}: no such image")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"{out}: the folder {out.absolute().parent} does not exist")
+    if url is not None:
+        from rayramid.serve.client import Client
+
+        client = Client(url)
+        with progress() as update:
+            video = client.create(
+                prompt,
+                size=size,
+                seconds=seconds,
+                seed=seed,
+                steps=steps,
+                guidance_scale=guidance,
+                video_guidance_scale=video_guidance,
+                negative_prompt=negative_prompt,
+                image=image,
+            )
+            client.wait(video, on_progress=lambda video: update("video", video.progress, 100))
+        client.save(video.id, out)
+        result(str(out))
+        return
+
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from rayramid.models.brief import parse_size, write_brief
+    from rayramid.models.checkpoint import load_model
+    from rayramid.models.media.write import write_mp4
+    from rayramid.models.render import render
+
+    assert model is not None
+    loaded = load_model(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    brief = write_brief(
+        loaded.card,
+        prompt,
+        size=parse_size(size) if size else None,
+        seconds=seconds,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        video_guidance=video_guidance,
+        negative_prompt=negative_prompt,
+    )
+    image_HWC = None if image is None else np.asarray(Image.open(image).convert("RGB"))
+    with progress() as update:
+        units = render(
+            loaded, brief, image_HWC=image_HWC, on_progress=lambda done, total: update("denoising", done, total)
+        )
+        write_mp4(
+            out,
+            itertools.chain.from_iterable(units),
+            brief.fps,
+            metadata={"comment": f"rayramid seed={brief.seed}"},
+        )
+    result(f"{out}  {brief.width}x{brief.height}, {brief.frames} frames, seed {brief.seed}")
