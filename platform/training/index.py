@@ -7,6 +7,9 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from rayramid.models.history import unit_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,8 @@ class Size:
     cost: float
 
 
-# (height, width, text tokens, first unit, units) of a visit -> its size; height and width of the latent.
-Measure = Callable[[int, int, int, int, int], Size]
+# (latents, height, width, text tokens, first unit, units) of a visit -> its size; height and width of the latent.
+Measure = Callable[[int, int, int, int, int, int], Size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Clip:
 
     Attributes:
         id: identity of the latent.
+        latents: its length.
         height: of the latent.
         width: of the latent.
         units: how many units it has.
@@ -39,6 +43,7 @@ class Clip:
     """
 
     id: str
+    latents: int
     height: int
     width: int
     units: int
@@ -56,7 +61,7 @@ class ClipTable:
         rows: their rows in the dataset's index.
         weight: visits per epoch.
         empty_caption: identity and number of text tokens of the empty prompt.
-        frames_per_unit: latents per unit after the first.
+        frames_per_unit: latents per unit after the first; None when a clip is one unit.
         measure: the size of a visit.
     """
 
@@ -66,7 +71,7 @@ class ClipTable:
     rows: Sequence[int]
     weight: float
     empty_caption: tuple[str, int]
-    frames_per_unit: int
+    frames_per_unit: int | None
     measure: Measure
 
     def __len__(self) -> int:
@@ -76,12 +81,23 @@ class ClipTable:
     def _sizes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return tuple(self.table.column(name).to_numpy() for name in ("t", "h", "w"))  # type: ignore[return-value]
 
+    @cached_property
+    def longest_text(self) -> int:
+        """Tokens of the longest caption, or of the empty prompt."""
+        lengths = pc.max(pc.list_flatten(self.table.column("text_lens"))).as_py()
+        return max(lengths or 0, self.empty_caption[1])
+
     def clip(self, i: int) -> Clip:
         """The `i`-th clip."""
         t, h, w = (int(column[i]) for column in self._sizes)
         ids, lengths = (self.table.column(name)[i].as_py() for name in ("caption_ids", "text_lens"))
         latent_id = self.table.column("latent_id")[i].as_py()
-        return Clip(latent_id, h, w, 1 + (t - 1) // self.frames_per_unit, tuple(zip(ids, lengths, strict=True)))
+        return Clip(latent_id, t, h, w, self.units(t), tuple(zip(ids, lengths, strict=True)))
+
+    def units(self, latents: int) -> int:
+        """Units of a clip of so many latents; latents at its end that make no whole unit don't count."""
+        beyond = (latents - 1) % self.frames_per_unit if self.frames_per_unit else 0
+        return unit_count(latents - beyond, self.frames_per_unit)
 
     def shapes(self) -> set[tuple[int, int, int]]:
         """The different latent sizes (t, h, w)."""

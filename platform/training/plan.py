@@ -18,7 +18,7 @@ from rayramid.platform.training.draw import draw, draw_below, draw_share, permut
 from rayramid.platform.training.index import ClipTable, Index, Size
 from rayramid.platform.training.spec import Phase
 
-# Long enough for bins of equal cost to meet, short enough to plan in a moment.
+# Long enough for bins of equal cost to meet, short enough to plan in a moment; but no window is longer than an epoch.
 WINDOW_STEPS = 16
 # The paper's share of image tokens, where the data has images at all.
 IMAGE_SHARE = 1 / 8
@@ -92,15 +92,19 @@ def steps(index: Index, phase: Phase, seed: int, first: int = 0) -> Iterator[lis
     Raises:
         UserError: a clip that does not fit into a bin, with the number of tokens that would do.
     """
+    check_budget(index, phase)
     stream = items(index, phase, phase_seed(seed, phase))
+    step_tokens = phase.bins_per_step * phase.tokens_per_bin
+    epoch = sum(map(len, index.videos or index.images))
     left: list[Item] = []
     done = 0
     for window in count():
-        goal = WINDOW_STEPS * phase.bins_per_step * phase.tokens_per_bin
         tokens = sum(item.size.tokens for item in left)
-        while tokens < goal:
+        drawn = 0
+        while tokens < step_tokens or (tokens < WINDOW_STEPS * step_tokens and drawn < epoch):
             left.append(next(stream))
             tokens += left[-1].size.tokens
+            drawn += 1
         groups, left = _pack_window(left, phase)
         order = permutation(len(groups), "steps", seed, phase.name, window)
         yield from [groups[i] for i in order][max(first - done, 0) :]
@@ -134,15 +138,38 @@ def image_share(index: Index, phase: Phase) -> float:
         raise UserError(f"phase '{phase.name}' would read no clips: none in its data fits buckets and latents")
     if phase.image_share is None:
         return 0.0 if not have_images else IMAGE_SHARE if have_videos else 1.0
-    if phase.image_share > 0 and not have_images:
-        raise UserError(
-            f"phase '{phase.name}' has image_share {phase.image_share}, its data has no images; set it to 0"
-        )
-    if phase.image_share < 1 and not have_videos:
-        raise UserError(
-            f"phase '{phase.name}' has image_share {phase.image_share}, its data has only images; set it to 1"
-        )
+    for kind, share, have in (
+        ("images", phase.image_share, have_images),
+        ("videos", 1 - phase.image_share, have_videos),
+    ):
+        if share > 0 and not have:
+            raise UserError(
+                f"phase '{phase.name}' asks for {kind} (image_share {phase.image_share}) and its data has none"
+            )
     return phase.image_share
+
+
+def check_budget(index: Index, phase: Phase) -> None:
+    """Refuses a phase whose largest item is larger than a bin, with the number of tokens that it takes.
+
+    Raises:
+        UserError: as said.
+    """
+    largest, shape, table = max(
+        (
+            (table.measure(t, h, w, table.longest_text, *window).tokens, (h, w, t), table)
+            for table in index.videos + index.images
+            for t, h, w in table.shapes()
+            for window in target_windows(table.units(t), phase.units_per_clip)
+        ),
+        key=lambda found: found[0],
+        default=(0, None, None),
+    )
+    if table is not None and largest > phase.tokens_per_bin:
+        raise UserError(
+            f"phase '{phase.name}': a {table.kind} with latents of {'x'.join(map(str, shape))} (HxWxT) takes up to "
+            f"{largest} tokens, tokens_per_bin is {phase.tokens_per_bin}; raise it, or lower units_per_clip"
+        )
 
 
 def deal(bins: Sequence[Bin], world: int, rank: int) -> list[Bin]:
@@ -181,11 +208,11 @@ def first_fit_decreasing(sizes: Sequence[int], budget: int) -> list[list[int]]:
 def _pack_window(items: Sequence[Item], phase: Phase) -> tuple[list[list[Bin]], list[Item]]:
     """Whole steps of bins of like cost, and the items of the emptiest bins, which wait."""
     packed = first_fit_decreasing([item.size.tokens for item in items], phase.tokens_per_bin)
-    bins = sorted((Bin(tuple(items[i] for i in members)) for members in packed), key=lambda bin: -bin.tokens)
-    whole = len(bins) // phase.bins_per_step * phase.bins_per_step
-    alike = sorted(bins[:whole], key=lambda bin: bin.cost)
+    fullest_first = sorted((Bin(tuple(items[i] for i in members)) for members in packed), key=lambda b: -b.tokens)
+    whole = len(packed) // phase.bins_per_step * phase.bins_per_step
+    alike = sorted(fullest_first[:whole], key=lambda b: b.cost)
     groups = [alike[i : i + phase.bins_per_step] for i in range(0, whole, phase.bins_per_step)]
-    return groups, [item for bin in bins[whole:] for item in bin.items]
+    return groups, [item for waiting in fullest_first[whole:] for item in waiting.items]
 
 
 def _visits(tables: Sequence[ClipTable], phase: Phase, seed: int) -> Iterator[Item]:
@@ -213,23 +240,18 @@ def _visit(table: ClipTable, i: int, phase: Phase, seed: int, visit: int) -> Ite
         caption, length = table.empty_caption
     else:
         caption, length = clip.captions[draw_below(len(clip.captions), "caption", seed, clip.id, visit)]
-    first, number = target_units(clip.units, phase.units_per_clip, draw("units", seed, clip.id, visit))
-    size = table.measure(clip.height, clip.width, length, first, number)
-    if size.tokens > phase.tokens_per_bin:
-        raise UserError(
-            f"clip {clip.id} takes {size.tokens} tokens and tokens_per_bin of phase '{phase.name}' is "
-            f"{phase.tokens_per_bin}; raise it, or lower units_per_clip"
-        )
+    windows = target_windows(clip.units, phase.units_per_clip)
+    first, number = windows[draw_below(len(windows), "units", seed, clip.id, visit)]
+    size = table.measure(clip.latents, clip.height, clip.width, length, first, number)
     return Item(table.root, table.rows[i], clip.id, caption, first, number, visit, size)
 
 
-def target_units(units: int, per_clip: int, number: int) -> tuple[int, int]:
-    """First unit and number of units of the window that `number` (uniform) chooses.
+def target_windows(units: int, per_clip: int) -> list[tuple[int, int]]:
+    """The windows of targets that a visit may draw: first unit and number of units.
 
-    A window may hang over both ends of the clip, so that every unit is a target equally often.
+    Windows hang over both ends of the clip, so that every unit is a target equally often.
     """
     if per_clip >= units:
-        return 0, units
-    start = number % (units + per_clip - 1) - (per_clip - 1)
-    first = max(start, 0)
-    return first, min(start + per_clip, units) - first
+        return [(0, units)]
+    starts = range(1 - per_clip, units)
+    return [(max(start, 0), min(start + per_clip, units) - max(start, 0)) for start in starts]

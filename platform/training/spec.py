@@ -157,7 +157,7 @@ class TrainSpec(Strict):
     Attributes:
         output: the folder or URL of the run: `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `model/`.
         preset: the model's configuration, by name.
-        start: a model folder whose DiT weights the run starts from, instead of random ones; it must have `preset`'s form.
+        start: a model folder whose DiT weights the run starts from, instead of random ones; of `preset`'s form.
         seed: of initialisation, order, noise, time and text dropout.
         precision: `bfloat16` is autocast over float32 weights; `auto` takes it where the hardware has it.
         ema: the decay of the weights' moving average, which is what gets exported.
