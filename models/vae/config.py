@@ -51,19 +51,15 @@ class VAEConfig:
     video_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for field in ("encoder_channels", "encoder_layers", "spatial_down", "temporal_down"):
-            # JSON has lists where we have tuples.
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-            if len(getattr(self, field)) != len(self.encoder_channels):
-                raise UserError(
-                    f"VAE: {field} has {len(getattr(self, field))} blocks, not {len(self.encoder_channels)}"
-                )
-        for field in ("decoder_channels", "decoder_layers", "spatial_up", "temporal_up"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-            if len(getattr(self, field)) != len(self.decoder_channels):
-                raise UserError(
-                    f"VAE: {field} has {len(getattr(self, field))} blocks, not {len(self.decoder_channels)}"
-                )
+        encoder = ("encoder_channels", "encoder_layers", "spatial_down", "temporal_down")
+        decoder = ("decoder_channels", "decoder_layers", "spatial_up", "temporal_up")
+        for fields in (encoder, decoder):
+            blocks = len(getattr(self, fields[0]))
+            for field in fields:
+                # JSON has lists where we have tuples.
+                object.__setattr__(self, field, tuple(getattr(self, field)))
+                if len(getattr(self, field)) != blocks:
+                    raise UserError(f"VAE: {field} must have {blocks} entries, as {fields[0]}: {getattr(self, field)}")
         if sum(self.spatial_down) != sum(self.spatial_up) or sum(self.temporal_down) != sum(self.temporal_up):
             raise UserError("VAE: the decoder must enlarge as often as the encoder reduces")
 
@@ -92,4 +88,4 @@ SMALL = VAEConfig(
     shortcuts=True,
     patch_skip=True,
 )
-"""A VAE for CPUs, 8x8x8 with 16 channels as the published one; a usable codec as soon as `pca.fit_pca` has seen some clips."""
+"""A VAE for CPUs, 8x8x8 with 16 channels as the published one; usable once `pca.fit_pca` has seen some clips."""

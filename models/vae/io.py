@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 
-from torch import Tensor, uint8
+from torch import uint8
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
@@ -37,9 +37,7 @@ def load_vae(url: str) -> CausalVAE:
     vae = CausalVAE(parse_config(fields, location))
     location = storage.join(url, WEIGHTS)
     tensors = read_weights(location)
-    for tensor in tensors.values():
-        vae.to(tensor.dtype)
-        break
+    vae.to(next(iter(tensors.values())).dtype)
     load_strict(vae, tensors, location)
     return vae.eval()
 
@@ -56,16 +54,12 @@ def parse_config(fields: object, source: str) -> VAEConfig:
 
 
 def fingerprint(vae: CausalVAE) -> str:
-    """16 hex digits that tell whether two VAEs give the same latents: of the configuration and of the weights as they are.
+    """16 hex digits of the configuration and the weights: VAEs that agree in it give the same latents.
 
     A copy in another dtype has another fingerprint, so take it of the VAE as loaded.
     """
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(vae.config), sort_keys=True).encode())
     for key, tensor in sorted(vae.state_dict().items()):
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor))
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(uint8).numpy().data)
     return digest.hexdigest()[:16]
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().view(-1).view(uint8).numpy())

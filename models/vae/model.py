@@ -156,7 +156,7 @@ class CausalVAE(nn.Module):
         """Decode raw latents of a video, or the next chunk of them; any number of latents.
 
         Returns:
-            Frames [B, 3, T, H, W]: 8 per latent, except one for a video's first latent; and the state for the next chunk.
+            Frames [B, 3, T, H, W], 8 per latent but one for a video's first; and the state for the next chunk.
         """
         stream = Stream(state)
         return self.decode_chunk(z_BCTHW, stream), stream.state()

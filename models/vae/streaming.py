@@ -45,7 +45,7 @@ def encode_video(vae: CausalVAE, chunks: Iterable[Frames], step: int = 8, tiling
 def decode_chunk(
     vae: CausalVAE, latent_CTHW: Tensor, state: StreamState | None = None, tiling: Tiling | None = None
 ) -> tuple[Frames, StreamState]:
-    """Frames of the next raw latents of a video: uint8 [8·T, H, W, 3], 7 fewer when `state` is None, and the new state."""
+    """Frames of a video's next raw latents, uint8 [8·T, H, W, 3] (7 fewer when `state` is None), and the new state."""
     weight = next(vae.parameters())
     z = latent_CTHW[None].to(weight)
     frames, state = decode_tiled(vae, z, state, tiling) if tiling else vae.decode(z, state)

@@ -1,7 +1,7 @@
 """A frame in spatial tiles, for sizes that do not fit at once; each tile streams through time by itself.
 
 `smooth` spreads equal tiles evenly, drops the rim of each where its neighbours are missing, and blends the rest of the
-overlap along a raised cosine. `published` repeats the published code: a stride of 3/4 tile, linear blends over 1/4 tile.
+overlap along a raised cosine. `published` repeats the published code: a stride of 3/4 tile, linear blends over 1/4.
 Shapes: B batch, C channels, T time, H height, W width. Positions of tiles are counted in latents.
 """
 
