@@ -7,7 +7,7 @@ runs once per case of each file; `cases="c_"` keeps the cases whose names start 
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+from rayramid.models.history import training_rows, unit_count
+from rayramid.models.pyramid import Pyramid, down
 
 
 def golden_folder() -> Path:
@@ -101,6 +104,63 @@ class Golden:
         assert error <= within, f"{self.name}: {key} differs by relative RMS {error:.2e}, allowed {within:.0e}"
 
 
+@dataclass(frozen=True)
+class Column:
+    """What the published trainer makes of the samples c::columns of a batch; their order is kept, [b, ...]."""
+
+    level: int
+    clips: list[Tensor]  # [b, C, T, h, w]: corrupted history, oldest first, then the noisy unit
+    timestep: Tensor  # [b]
+    velocity: Tensor  # [b, C, T, h, w], end - start: minus the published target
+
+
+def official_pyramid(scheduler: Mapping[str, Any]) -> Pyramid:
+    """The pyramid of a stored scheduler configuration."""
+    assert scheduler["num_train_timesteps"] == 1000
+    return Pyramid(
+        levels=scheduler["stages"],
+        gamma=scheduler["gamma"],
+        stage_range=tuple(scheduler["stage_range"]),
+        shift=scheduler["shift"],
+        schedule="official",
+    )
+
+
+def training_columns(
+    golden: Golden, case: str, pyramid: Pyramid, *, frames_per_unit: int | None, corruption: float = 1 / 3
+) -> list[Column]:
+    """Rebuild a batch from `<case>.latent` and the random numbers on `<case>.tape`.
+
+    Per column the tape holds a time draw [b], a corruption draw [b], and noise for each history clip, newest first.
+    """
+    latents, (noise, *tape) = golden[f"{case}.latent"], golden.series(f"{case}.tape")
+    shapes = golden.cases[case]["clip_shapes"]
+    draws = iter(tape)
+    columns = []
+    for number, clip_shapes in enumerate(shapes):
+        x, n = latents[number :: len(shapes)], noise[number :: len(shapes)]
+        level = (x.shape[-1] // clip_shapes[-1][-1]).bit_length() - 1
+        frames = sum(shape[2] for shape in clip_shapes)
+        last = unit_count(frames, frames_per_unit) - 1
+        rows = training_rows(frames, last, 1, pyramid.levels, frames_per_unit, shared=False)
+        *history, target = next(row for row in rows if row[-1].level == level)
+        u, sigma = next(draws), (next(draws) * corruption)[:, None, None, None, None]
+        start, end = pyramid.endpoints(x[:, :, target.start : target.stop], n[:, :, target.start : target.stop], level)
+        t = pyramid.local_time(u)
+        clips = [torch.lerp(start, end, t.float()[:, None, None, None, None])]
+        while history:
+            draw = next(draws)
+            clean: list[Tensor] = []
+            # The units at the coarsest level are one clip with one draw.
+            while sum(unit.shape[2] for unit in clean) < draw.shape[2]:
+                span = history.pop()
+                clean.insert(0, down(x[:, :, span.start : span.stop], span.level))
+            clips.insert(0, sigma * draw + (1 - sigma) * torch.cat(clean, 2))
+        columns.append(Column(level, clips, pyramid.timestep(level, t), end - start))
+    assert next(draws, None) is None
+    return columns
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "golden(*kinds, cases=''): parametrised over the golden files of these kinds")
 
@@ -119,6 +179,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     ]
     ids = [f"{path.stem}-{case}" for path, case in pairs]
     metafunc.parametrize(("golden", "case"), pairs, ids=ids, indirect=["golden"])
+
+
+@pytest.fixture(name="official_pyramid")
+def _official_pyramid() -> Callable[[Mapping[str, Any]], Pyramid]:
+    return official_pyramid
+
+
+@pytest.fixture(name="training_columns")
+def _training_columns() -> Callable[..., list[Column]]:
+    return training_columns
 
 
 @pytest.fixture
