@@ -1,0 +1,100 @@
+"""Starting an endpoint on Ray Serve."""
+
+import logging
+import socket
+import time
+
+import httpx
+import ray
+from ray import serve
+
+from rayramid.models import storage
+from rayramid.models.errors import UserError
+from rayramid.serve.replicas import BrokerReplica, Gateway, Sampler, Text, model_of
+from rayramid.serve.spec import ServeSpec
+
+log = logging.getLogger(__name__)
+
+APP = "rayramid"
+# A gateway and a broker only wait for others.
+LIGHT_CPUS = 0.05
+STREAMS = 1000
+READY_S = 120.0
+
+
+def application(spec: ServeSpec) -> serve.Application:
+    """The deployments of an endpoint, bound to each other."""
+    model = model_of(spec)
+    # Work that a stopped replica leaves is taken up from the store, so nothing waits long for it.
+    options = {"max_constructor_retry_count": 3, "graceful_shutdown_timeout_s": 2.0}
+    text = serve.deployment(
+        Text,
+        ray_actor_options={"num_cpus": spec.text.num_cpus, "num_gpus": spec.text.num_gpus},
+        max_ongoing_requests=STREAMS,
+        **options,
+    ).bind(spec)
+    sampler = serve.deployment(
+        Sampler,
+        num_replicas=spec.sampler.replicas,
+        ray_actor_options={"num_cpus": spec.sampler.num_cpus, "num_gpus": spec.sampler.num_gpus},
+        # A few more than run, so that questions about readiness pass.
+        max_ongoing_requests=spec.sampler.max_sessions + 4,
+        **options,
+    ).bind(spec, model, text)
+    light = {"ray_actor_options": {"num_cpus": LIGHT_CPUS}, "max_ongoing_requests": STREAMS, **options}
+    broker = serve.deployment(BrokerReplica, name="Broker", **light).bind(spec, sampler)
+    return serve.deployment(serve.ingress()(Gateway), name="Gateway", **light).bind(spec, model, broker)
+
+
+def deploy(spec: ServeSpec) -> str:
+    """Start the endpoint in the Ray cluster that this process is connected to; returns its URL when it can generate.
+
+    `ray.serve.shutdown()` ends it. Jobs that have not ended then go on when an endpoint with the same store starts.
+
+    Raises:
+        UserError: no model, a store that can't be written, a busy port, or Serve already runs in this cluster.
+    """
+    app = application(spec)
+    storage.check_writable(spec.store)
+    if _serve_runs():
+        raise UserError(
+            "Ray Serve already runs in this Ray cluster; end it with `serve shutdown -y` or use another one"
+        )
+    port = _free_port(spec.host, spec.port)
+    serve.start(http_options={"host": spec.host, "port": port, "request_timeout_s": None})
+    serve.run(app, name=APP, route_prefix="/", logging_config={"enable_access_log": False})
+    url = f"http://{spec.host}:{port}"
+    _wait(url)
+    log.info("endpoint ready", extra={"url": url, "model": spec.model, "store": spec.store})
+    return url
+
+
+def _serve_runs() -> bool:
+    return any(actor["name"] == "SERVE_CONTROLLER_ACTOR" for actor in ray.util.list_named_actors(all_namespaces=True))
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port, or a free one for 0; taken again by Serve a moment later."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            message = (
+                f"{host}:{port} can't be used: {error.strerror}; choose another host or port, or port 0 for a free one"
+            )
+            raise UserError(message) from error
+        return int(probe.getsockname()[1])
+
+
+def _wait(url: str) -> None:
+    host = url.replace("://0.0.0.0:", "://127.0.0.1:")
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{host}/ready", timeout=10).status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            log.debug("endpoint not up yet", extra={"url": url})
+        time.sleep(0.2)
+    raise TimeoutError(f"{url} was not ready within {READY_S:.0f} s")

@@ -1,0 +1,95 @@
+"""Sending a stored file over HTTP: whole, in part (`Range`), as headers alone (`HEAD`), or while it still grows."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from rayramid.models import storage
+from rayramid.serve.errors import ApiError
+from rayramid.serve.store import Store
+
+CHUNK = 256 * 1024
+# How often a stream looks for the next segment: at first, and at most while nothing comes.
+POLL_S, POLL_MOST_S = 0.05, 0.5
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range of bytes, `stop` exclusive."""
+
+    start: int
+    stop: int
+
+
+def parse_range(header: str | None, size: int) -> Span | None:
+    """The one range that a `Range` header asks for; None means the whole file, also when it asks for several.
+
+    Raises:
+        ApiError: 416 if the range lies outside the file.
+    """
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    if match is None or match[1] == match[2] == "":
+        return None
+    if match[1] == "":
+        span = Span(max(0, size - int(match[2])), size)
+    else:
+        last = int(match[2]) if match[2] else size - 1
+        if last < int(match[1]):
+            return None
+        span = Span(int(match[1]), min(last + 1, size))
+    if span.start >= span.stop:
+        message = f"The range {header!r} lies outside the {size} bytes."
+        raise ApiError(416, message, param="Range", headers={"Content-Range": f"bytes */{size}"})
+    return span
+
+
+async def file_response(request: Request, url: str, media_type: str, name: str) -> Response:
+    """A finished file; it never changes, so its name is its version."""
+    size = await asyncio.to_thread(storage.size, url)
+    tag = f'"{name}"'
+    headers = {"Accept-Ranges": "bytes", "ETag": tag, "Content-Disposition": f'inline; filename="{name}"'}
+    wanted = request.headers.get("range")
+    if request.headers.get("if-range", tag) != tag:
+        wanted = None
+    span = parse_range(wanted, size)
+    if span:
+        headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{size}"
+    part = span or Span(0, size)
+    headers["Content-Length"] = str(part.stop - part.start)
+    status = 206 if span else 200
+    if request.method == "HEAD":
+        return Response(None, status, headers, media_type)
+    return StreamingResponse(_bytes(url, part), status, headers, media_type)
+
+
+async def _bytes(url: str, part: Span) -> AsyncIterator[bytes]:
+    for start in range(part.start, part.stop, CHUNK):
+        yield await asyncio.to_thread(storage.read_range, url, start, min(CHUNK, part.stop - start))
+
+
+def live_response(request: Request, store: Store, job_id: str) -> Response:
+    """The video as fragmented MP4 from its first frame on, ending when the job does."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    if request.method == "HEAD":
+        return Response(None, 200, headers, "video/mp4")
+    return StreamingResponse(live_segments(store, job_id), 200, headers, "video/mp4")
+
+
+async def live_segments(store: Store, job_id: str) -> AsyncIterator[bytes]:
+    """The init segment and every unit's segment, as soon as they are in the store."""
+    next_url, unit, wait = store.init_segment(job_id), 0, POLL_S
+    while True:
+        # In this order: an end that is seen before the look for a segment comes after the last segment.
+        ended = not await asyncio.to_thread(store.is_open, job_id)
+        if await asyncio.to_thread(storage.exists, next_url):
+            yield await asyncio.to_thread(storage.read_bytes, next_url)
+            next_url, unit, wait = store.segment(job_id, unit), unit + 1, POLL_S
+        elif ended:
+            return
+        else:
+            await asyncio.sleep(wait)
+            wait = min(POLL_MOST_S, 1.5 * wait)
