@@ -86,9 +86,9 @@ class ModelCard:
         return int(self.pyramid["levels"])
 
     @property
-    def frames_per_unit(self) -> int:
-        """Latents that one autoregressive step makes; the first unit is always one latent."""
-        return int(self.dit["frames_per_unit"])
+    def frames_per_unit(self) -> int | None:
+        """Latents that one autoregressive step makes after the first unit's one; None when the whole video is one unit."""
+        return self.dit["frames_per_unit"]
 
     @property
     def size_multiple(self) -> int:

@@ -6,7 +6,7 @@ The card is deleted first and written last, so a folder that has one is whole.
 import dataclasses
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,14 @@ import torch
 
 from rayramid.models import storage
 from rayramid.models.card import CARD, ModelCard, load_card
-from rayramid.models.dit import DiT, DiTConfig
+from rayramid.models.dit.config import DiTConfig
+from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
 from rayramid.models.pyramid import Pyramid
 from rayramid.models.text import TextEncoder, load_text
 from rayramid.models.vae.io import load_vae, save_vae
 from rayramid.models.vae.model import CausalVAE
-from rayramid.models.weights import load_strict, read_weights, write_weights
+from rayramid.models.weights import adopt, read_weights, write_weights
 
 DIT_WEIGHTS = "dit/model.safetensors"
 
@@ -39,7 +40,11 @@ class Model:
 
 
 def save_model(
-    url: str, card: ModelCard, dit: DiT, vae: CausalVAE | None = None, text_folder: str | None = None
+    url: str,
+    card: ModelCard,
+    dit: DiT,
+    vae: CausalVAE | None = None,
+    text_folder: str | Mapping[str, str] | None = None,
 ) -> None:
     """Write a checkpoint folder, replacing one that is there.
 
@@ -48,7 +53,8 @@ def save_model(
         card: its `dit` and `files` are taken from what is written.
         dit: weights are stored in the dtypes they have.
         vae: None for bare DiT weights, which `load_dit` reads but `load_model` refuses.
-        text_folder: path or URL of the text encoders' ordinary `transformers` folders, copied to `text/`.
+        text_folder: path or URL of the text encoders' ordinary `transformers` folders, copied to `text/`; or of each
+            of them, by its name in there.
     """
     storage.check_writable(url)
     if storage.exists(storage.join(url, CARD)):
@@ -59,9 +65,9 @@ def save_model(
     write_weights(storage.join(url, DIT_WEIGHTS), dit.state_dict())
     if vae is not None:
         save_vae(storage.join(url, "vae"), vae)
-    if text_folder is not None:
-        with _local_folder(text_folder) as folder:
-            storage.sync_up(folder, storage.join(url, "text"))
+    folders = {"": text_folder} if isinstance(text_folder, str) else text_folder or {}
+    for name, folder in folders.items():
+        copy_folder(folder, storage.join(url, "text", name).rstrip("/"))
     files = {relative: storage.size(storage.join(url, relative)) for relative in _weight_files(url)}
     whole = dataclasses.replace(card, dit=dataclasses.asdict(dit.config), files=files)
     storage.write_atomic(storage.join(url, CARD), whole.to_json())
@@ -95,8 +101,9 @@ def load_model(url: str, device: str | torch.device = "cpu", dtype: torch.dtype 
 def load_dit(url: str, card: ModelCard, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> DiT:
     """The DiT alone of the checkpoint folder `url`, in evaluation mode."""
     location = storage.join(url, DIT_WEIGHTS)
-    dit = DiT(dit_config_of(card, location))
-    load_strict(dit, read_weights(location), location)
+    with torch.device("meta"):
+        dit = DiT(dit_config_of(card, location))
+    adopt(dit, read_weights(location), location)
     return dit.to(device=device, dtype=dtype).eval()
 
 
@@ -124,6 +131,14 @@ def check_files(url: str, card: ModelCard) -> None:
             raise UserError(f"{location}: missing, {CARD} lists it; copy the folder again")
         if (found := storage.size(location)) != size:
             raise UserError(f"{location}: {found} bytes, {CARD} says {size}; copy the folder again")
+
+
+def copy_folder(source: str, target: str) -> None:
+    """Copy every file below one URL to another; UserError when there is none."""
+    with _local_folder(source) as folder:
+        if not any(folder.rglob("*")):
+            raise UserError(f"{source}: no such folder, or it is empty")
+        storage.sync_up(folder, target)
 
 
 def git_revision() -> str:

@@ -67,6 +67,16 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -
     module.load_state_dict(dict(tensors))
 
 
+def adopt(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Make `tensors` the parameters of `module`, which may be on the meta device; dtypes are those stored.
+
+    Raises:
+        UserError: as `load_strict`.
+    """
+    check_keys(shapes(tensors), shapes(module.state_dict()), source)
+    module.load_state_dict(dict(tensors), assign=True)
+
+
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     """Shape by key."""
     return {key: tensor.shape for key, tensor in tensors.items()}

@@ -10,6 +10,7 @@ from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.models.weights import INDEX_SUFFIX, read_weights, write_weights
 
+CONFIG = "config.json"
 STEM = "diffusion_pytorch_model"
 
 # Safetensors before pickles, whole before sharded.
@@ -23,9 +24,9 @@ NAMES = (
 
 def read_config(url: str) -> dict[str, Any]:
     """The `config.json` of the folder `url`; UserError when there is none or it is no JSON object."""
-    location = storage.join(url, "config.json")
+    location = storage.join(url, CONFIG)
     if not storage.exists(location):
-        raise UserError(f"{url}: not a published model folder, it has no config.json")
+        raise UserError(f"{url}: not a published model folder, it has no {CONFIG}")
     try:
         config = json.loads(storage.read_bytes(location))
     except json.JSONDecodeError as broken:
@@ -52,7 +53,7 @@ def read_published(url: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def write_published(url: str, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
     """Write a published model folder; the configuration comes last, so that a folder with one is whole."""
     write_weights(storage.join(url, f"{STEM}.safetensors"), weights)
-    storage.write_atomic(storage.join(url, "config.json"), json.dumps(config, indent=2).encode() + b"\n")
+    storage.write_atomic(storage.join(url, CONFIG), json.dumps(config, indent=2).encode() + b"\n")
 
 
 def required(config: Mapping[str, Any], key: str, source: str) -> Any:
@@ -60,3 +61,9 @@ def required(config: Mapping[str, Any], key: str, source: str) -> Any:
     if key not in config:
         raise UserError(f"{source}: key {key} is missing")
     return config[key]
+
+
+def expect(config: Mapping[str, Any], key: str, value: Any, source: str) -> None:
+    """A key that may be absent but has one supported value; UserError names `source` and the key."""
+    if config.get(key, value) != value:
+        raise UserError(f"{source}: {key} is {config[key]!r}; only {value!r} is supported")
