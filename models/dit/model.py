@@ -1,0 +1,275 @@
+"""The diffusion transformer: packs in, velocities out. One class for MM-DiT and Flux, shared context and official.
+
+Shape letters: T tokens, S segments, D width, L text tokens, C channels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from rayramid.models.attention import AttentionPlan, Executor, plan_attention
+from rayramid.models.cache import Cache
+from rayramid.models.dit.blocks import DoubleBlock, Head, Layout, Past, SingleBlock, Spread
+from rayramid.models.dit.config import DiTConfig
+from rayramid.models.dit.embeddings import (
+    TIME_FREQUENCIES,
+    TwoLayer,
+    patchify,
+    positions,
+    rotations,
+    table_positions,
+    timestep_waves,
+    unpatchify,
+    widen,
+)
+from rayramid.models.history import Segment, sees, sees_official
+from rayramid.models.sequence import Pack
+
+Recompute = Literal["none", "selective", "full"]
+
+# What selective activation checkpointing keeps; the rest, element by element and copies, is cheap to do again.
+KEPT = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.higher_order.flex_attention,
+}
+
+
+class DiT(nn.Module):
+    """Predicts the velocity `x_end - x_start` (Eq. 11) of every target in a pack.
+
+    `executor` chooses the attention (None: flex on CUDA, else sdpa); `recompute` is activation checkpointing.
+    """
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.executor: Executor | None = None
+        self.recompute: Recompute = "none"
+        width = config.width
+        self.patch_in = nn.Linear(config.patch**2 * config.latent_channels, width)
+        self.text_in = nn.Linear(config.text_dim, width)
+        self.time_in = TwoLayer(2 * TIME_FREQUENCIES, width)
+        self.pooled_in = TwoLayer(config.pooled_dim, width)
+        if config.conditioning == "shared_context":
+            self.role_tokens = nn.Parameter(torch.empty(config.roles, width))
+            self.role_times = nn.Parameter(torch.empty(config.roles, width))
+        last = config.double_blocks - 1
+        self.double_blocks = nn.ModuleList(
+            DoubleBlock(config, keys_only=number == last and not config.single_blocks)
+            for number in range(config.double_blocks)
+        )
+        self.single_blocks = nn.ModuleList(SingleBlock(config) for _ in range(config.single_blocks))
+        self.head = Head(config)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise: the output and all modulation at zero, gates open enough that every block trains at once."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+                if name.endswith("modulation"):
+                    nn.init.zeros_(module.weight)
+                    _gates(module.bias, self.config.width).fill_(len(self.blocks) ** -0.5)
+        nn.init.zeros_(self.head.out.weight)
+        if self.config.conditioning == "shared_context":
+            nn.init.zeros_(self.role_tokens)
+            nn.init.zeros_(self.role_times)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All blocks in order; what to wrap for sharding."""
+        return [*self.double_blocks, *self.single_blocks]
+
+    def forward(self, pack: Pack, caches: Sequence[Cache | None] | None = None) -> list[Tensor]:
+        """Velocities [C, t, h, w] of the pack's target pieces, in the callers' order.
+
+        `caches[i]`, if given, holds what clip i saw before; the pack's text and context join it.
+        """
+        raw = self.network(pack, caches)
+        # The published weights predict the opposite direction.
+        return [-velocity for velocity in raw] if self.config.conditioning == "official" else raw
+
+    def network(self, pack: Pack, caches: Sequence[Cache | None] | None = None) -> list[Tensor]:
+        """The network's raw output, before the sign of official weights."""
+        held = self._caches(pack, caches)
+        cached = [replace(segment, clip=row) for row, cache in enumerate(held) if cache for segment in cache.segments]
+        device = self.patch_in.weight.device
+        executor = self.executor or ("flex" if device.type == "cuda" else "sdpa")
+        plan = plan_attention(pack.segments, cached, self._sees, executor=executor, device=device)
+        segments = [pack.segments[index] for index in plan.order]
+        self._check_history(segments, plan)
+        text_TD, video_TD, condition_SD, layout = self._embed(pack, segments, plan)
+        past = [_past(held, block) for block in range(len(self.blocks))]
+        video_TD, pairs = self.run_blocks(text_TD, video_TD, condition_SD, layout, past, keep=any(held))
+        for number, segment in enumerate(segments):
+            cache = held[segment.clip]
+            if cache is not None and segment.kind != "target":
+                start = sum(plan.lengths[:number])
+                part = slice(start, start + segment.length)
+                cache.append(segment, [(keys[part], values[part]) for keys, values in pairs])
+        return self._velocities(pack, segments, plan, video_TD, condition_SD)
+
+    def run_blocks(
+        self,
+        text_TD: Tensor,
+        video_TD: Tensor,
+        condition_SD: Tensor,
+        layout: Layout,
+        past: Sequence[Past],
+        *,
+        keep: bool = False,
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """All blocks: the video's residual stream and, if `keep`, every block's keys and values."""
+        pairs = []
+        doubles = len(self.double_blocks)
+        for block, before in zip(self.double_blocks, past[:doubles], strict=True):
+            text_TD, video_TD, k, v = self._run(block, text_TD, video_TD, condition_SD, layout, before)
+            pairs += [(k, v)] if keep else []
+        x_TD = torch.cat([text_TD, video_TD])
+        for block, before in zip(self.single_blocks, past[doubles:], strict=True):
+            x_TD, k, v = self._run(block, x_TD, condition_SD, layout, before)
+            pairs += [(k, v)] if keep else []
+        return x_TD[len(text_TD) :], pairs
+
+    def compile_blocks(self) -> None:
+        """Compile each block (fullgraph). Worth its time on GPUs; on CPUs every new pack layout compiles again."""
+        for block in self.blocks:
+            block.compile(fullgraph=True)
+
+    def _run(self, block: nn.Module, *inputs: Any) -> tuple[Tensor, ...]:
+        if self.recompute == "none" or not torch.is_grad_enabled():
+            return block(*inputs)
+        if self.recompute == "full":
+            return checkpoint(block, *inputs, use_reentrant=False)
+        contexts = partial(create_selective_checkpoint_contexts, _keep_products)
+        return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
+
+    def _sees(self, query: Segment, key: Segment) -> bool:
+        config = self.config
+        if config.conditioning == "official":
+            return sees_official(query, key, causal=config.causal)
+        return sees(query, key, config.levels, config.history_units)
+
+    def _caches(self, pack: Pack, caches: Sequence[Cache | None] | None) -> Sequence[Cache | None]:
+        if caches is None:
+            return [None] * pack.clips
+        if self.config.conditioning == "official":
+            raise ValueError("official conditioning has no cache: its context depends on the target's timestep")
+        if len(caches) != pack.clips:
+            raise ValueError(f"{len(caches)} caches for {pack.clips} clips: there must be one each, or None")
+        return caches
+
+    def _check_history(self, segments: Sequence[Segment], plan: AttentionPlan) -> None:
+        """Every segment of shared context must find its text and all of its history, once."""
+        if self.config.conditioning == "official":
+            return
+        for segment, visible in zip(segments, plan.visible, strict=True):
+            bound = self.config.history_units
+            history = segment.unit if bound is None else min(segment.unit, bound)
+            expected = 1 if segment.kind == "text" else 2 + history
+            if len(visible) != expected:
+                raise ValueError(
+                    f"clip {segment.clip}: {segment.kind} of unit {segment.unit} at level {segment.level} sees "
+                    f"{len(visible)} segments, not {expected}: text and context must be in pack or cache, each once"
+                )
+
+    def _embed(
+        self, pack: Pack, segments: Sequence[Segment], plan: AttentionPlan
+    ) -> tuple[Tensor, Tensor, Tensor, Layout]:
+        """Tokens of text and video, the condition of each segment, and what the blocks share."""
+        weight = self.patch_in.weight
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        contents = [pack.contents[index].to(weight.device, weight.dtype) for index in plan.order]
+        words, video = segments[: plan.texts], segments[plan.texts :]
+        layout = _layout(plan, rotations(positions(segments).to(weight.device), self.config.rope_axes, exact))
+
+        text_TD = self.text_in(torch.cat([weight.new_empty(0, self.config.text_dim), *contents[: plan.texts]]))
+        patches = [patchify(latent, self.config.patch) for latent in contents[plan.texts :]]
+        video_TD = self.patch_in(torch.cat([weight.new_empty(0, weight.shape[1]), *patches]))
+        if self.config.position_table:
+            video_TD = video_TD + table_positions(video, self.config, exact).to(weight.device)
+
+        prompts = torch.tensor([pack.prompt_of[index] for index in plan.order], device=weight.device)
+        timesteps = torch.tensor([segment.timestep for segment in segments], device=weight.device)
+        with torch.autocast(weight.device.type, enabled=False):
+            time_SD = self.time_in(timestep_waves(timesteps.to(exact)))
+            pooled_SD = self.pooled_in(pack.pooled_QP.to(weight.device))[prompts]
+        condition_SD = time_SD + pooled_SD
+        if self.config.conditioning == "shared_context":
+            roles = torch.tensor([self._role(segment) for segment in segments], device=weight.device)
+            condition_SD = condition_SD + self.role_times[roles]
+            text_roles, video_roles = self.role_tokens[roles].split([len(words), len(video)])
+            text_TD = layout.text.apply(torch.add, text_TD, text_roles)
+            video_TD = layout.video.apply(torch.add, video_TD, video_roles)
+        return text_TD, video_TD, F.silu(condition_SD), layout
+
+    def _role(self, segment: Segment) -> int:
+        if segment.kind == "text":
+            return 0
+        return 1 + segment.level + (self.config.levels if segment.kind == "target" else 0)
+
+    def _velocities(
+        self,
+        pack: Pack,
+        segments: Sequence[Segment],
+        plan: AttentionPlan,
+        video_TD: Tensor,
+        condition_SD: Tensor,
+    ) -> list[Tensor]:
+        numbers = [number for number, segment in enumerate(segments) if segment.kind == "target"]
+        if not numbers:
+            return []
+        parts = video_TD.split(plan.lengths[plan.texts :])
+        x_TD = torch.cat([parts[number - plan.texts] for number in numbers])
+        lengths = [plan.lengths[number] for number in numbers]
+        spread = _spread(lengths, indexed=plan.flex is not None, device=x_TD.device)
+        out = widen(self.head(x_TD, condition_SD[numbers], spread)).split(lengths)
+        velocity = {
+            plan.order[number]: unpatchify(tokens, segments[number].grid, self.config.patch)
+            for number, tokens in zip(numbers, out, strict=True)
+        }
+        return [torch.cat([velocity[index] for index in target], dim=1) for target in pack.targets]
+
+
+def _gates(bias: Tensor, width: int) -> Tensor:
+    """Modulation comes as (shift, scale, gate) once or twice, or as (scale, shift)."""
+    return bias.detach().view(-1, width)[2::3]
+
+
+def _keep_products(context: object, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operation in KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _past(caches: Sequence[Cache | None], block: int) -> Past:
+    pasts = [cache.past(block) for cache in caches if cache]
+    return [tensor for keys, _ in pasts for tensor in keys], [tensor for _, values in pasts for tensor in values]
+
+
+def _layout(plan: AttentionPlan, turns: Tensor) -> Layout:
+    indexed, device = plan.flex is not None, turns.device
+    text, video = (
+        _spread(lengths, indexed=indexed, device=device)
+        for lengths in (plan.lengths[: plan.texts], plan.lengths[plan.texts :])
+    )
+    return Layout(plan, turns, text, video, _spread(plan.lengths, indexed=indexed, device=device))
+
+
+def _spread(lengths: Sequence[int], *, indexed: bool, device: torch.device) -> Spread:
+    runs = tuple((len(list(run)), length) for length, run in groupby(lengths))
+    if not indexed:
+        return Spread(runs)
+    counts = torch.tensor(lengths, dtype=torch.long, device=device)
+    return Spread(runs, torch.repeat_interleave(torch.arange(len(lengths), device=device), counts))
