@@ -51,7 +51,7 @@ def double_block(index: int, added_norms: tuple[str, str], *, text_goes_on: bool
         added_norms: published names of the text's q and k norms.
         text_goes_on: False in the last block of a model without single blocks, whose text only feeds keys and values.
     """
-    own, published = f"double.{index}", f"transformer_blocks.{index}"
+    own, published = f"double_blocks.{index}", f"transformer_blocks.{index}"
     yield from linear(f"{own}.video.modulation", f"{published}.norm1.linear")
     yield from linear(f"{own}.text.modulation", f"{published}.norm1_context.linear")
     yield from linear(f"{own}.video.qkv", *(f"{published}.attn.{name}" for name in QKV))
@@ -70,7 +70,7 @@ def double_block(index: int, added_norms: tuple[str, str], *, text_goes_on: bool
 
 def single_block(index: int) -> Iterator[Entry]:
     """A block of one stream, attention and MLP side by side."""
-    own, published = f"single.{index}", f"single_transformer_blocks.{index}"
+    own, published = f"single_blocks.{index}", f"single_transformer_blocks.{index}"
     yield from linear(f"{own}.modulation", f"{published}.norm.linear")
     yield from linear(f"{own}.qkv", *(f"{published}.attn.{name}" for name in QKV))
     yield norm(f"{own}.q_norm", f"{published}.attn.norm_q")
