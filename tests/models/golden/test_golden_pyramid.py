@@ -10,18 +10,7 @@ import re
 import pytest
 import torch
 
-from rayramid.models.pyramid import Pyramid, block_noise, down, up
-
-
-def official(scheduler) -> Pyramid:
-    assert scheduler["num_train_timesteps"] == 1000
-    return Pyramid(
-        levels=scheduler["stages"],
-        gamma=scheduler["gamma"],
-        stage_range=tuple(scheduler["stage_range"]),
-        shift=scheduler["shift"],
-        schedule="official",
-    )
+from rayramid.models.pyramid import block_noise, down, up
 
 
 def close(actual, expected, within):
@@ -29,8 +18,8 @@ def close(actual, expected, within):
 
 
 @pytest.mark.golden("scheduler")
-def test_windows(golden, case):
-    pyramid = official(golden.cases[case]["config"])
+def test_windows(golden, case, official_pyramid):
+    pyramid = official_pyramid(golden.cases[case]["config"])
     by_stage = pyramid.windows[::-1]
     close([1 - start for start, _ in by_stage], golden[f"{case}.start_sigmas"], 1e-7)
     close([1 - end for _, end in by_stage], golden[f"{case}.end_sigmas"], 1e-7)
@@ -38,8 +27,8 @@ def test_windows(golden, case):
 
 
 @pytest.mark.golden("scheduler")
-def test_timestep_tables(golden, case):
-    pyramid = official(golden.cases[case]["config"])
+def test_timestep_tables(golden, case, official_pyramid):
+    pyramid = official_pyramid(golden.cases[case]["config"])
     points = golden[f"{case}.sample_points"].double()
     for stage in range(pyramid.levels):
         level = pyramid.levels - 1 - stage
@@ -51,8 +40,8 @@ def test_timestep_tables(golden, case):
 
 
 @pytest.mark.golden("scheduler")
-def test_steps(golden, case):
-    pyramid = official(golden.cases[case]["config"])
+def test_steps(golden, case, official_pyramid):
+    pyramid = official_pyramid(golden.cases[case]["config"])
     tables = [key for key in golden.tensors if re.fullmatch(rf"{case}\.stage\d+\.set_timesteps_\d+\.sigmas", key)]
     assert len(tables) >= pyramid.levels
     for key in tables:
@@ -64,8 +53,8 @@ def test_steps(golden, case):
 
 
 @pytest.mark.golden("scheduler")
-def test_euler_steps(golden, case):
-    pyramid = official(golden.cases[case]["config"])
+def test_euler_steps(golden, case, official_pyramid):
+    pyramid = official_pyramid(golden.cases[case]["config"])
     first, second, last = pyramid.steps(2)
     x0, v = golden[f"{case}.euler.x0"], golden[f"{case}.euler.v"]
     x1 = x0 - (second - first) * v
@@ -74,9 +63,9 @@ def test_euler_steps(golden, case):
 
 
 @pytest.mark.golden("scheduler")
-def test_jump_coefficients(golden, case):
+def test_jump_coefficients(golden, case, official_pyramid):
     """A jump of ones without noise, and of zeros with noise whose blocks have no mean."""
-    pyramid = official(golden.cases[case]["config"])
+    pyramid = official_pyramid(golden.cases[case]["config"])
     z = torch.tensor([[1.0, -1.0], [0.0, 0.0]], dtype=torch.float64)
     zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
     levels = range(pyramid.levels - 2, -1, -1)
@@ -103,8 +92,8 @@ def test_law_of_block_noise(golden, case):
 
 
 @pytest.mark.golden("renoise")
-def test_jumps_with_the_stored_noise(golden, case):
-    pyramid = official(golden.cases[case]["scheduler"])
+def test_jumps_with_the_stored_noise(golden, case, official_pyramid):
+    pyramid = official_pyramid(golden.cases[case]["scheduler"])
     x = golden[f"{case}.low"]
     golden.check(x, f"{case}.after.0", within=1e-6)
     for stage in range(1, pyramid.levels):
