@@ -1,5 +1,6 @@
 """Reading what the plan says, some steps ahead of the loop."""
 
+import json
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rayramid.models import storage
 from rayramid.models.objective import TrainingClip
+from rayramid.models.vae.io import CONFIG, parse_config
 from rayramid.models.vae.model import CausalVAE
 from rayramid.platform.training.data import Datasets
 from rayramid.platform.training.index import Index
@@ -61,6 +64,14 @@ class Reader:
             units=item.units,
             key=item.key,
         )
+
+
+def normaliser(vae_url: str) -> CausalVAE:
+    """The VAE of a folder without its weights: enough to normalise latents."""
+    location = storage.join(vae_url, CONFIG)
+    config = parse_config(json.loads(storage.read_bytes(location)), location)
+    with torch.device("meta"):
+        return CausalVAE(config)
 
 
 def whole_units(latent_CTHW: Tensor, frames_per_unit: int | None) -> Tensor:

@@ -1,7 +1,7 @@
 """What one visit of a clip costs in a packed sequence; counted from the segments that the pack will have."""
 
 from collections import defaultdict
-from functools import lru_cache
+from functools import cache
 
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.history import Segment, sees, sees_official, unit_span
@@ -16,7 +16,7 @@ def measure_for(config: DiTConfig) -> Measure:
     the projections and the MLP), and 1 per pair of tokens that sees each other.
     """
 
-    @lru_cache(maxsize=None)
+    @cache
     def sized(latents: int, height: int, width: int, text: int, first_unit: int, units: int) -> Size:
         segments = training_segments(config, (latents, height, width), text, first_unit, units)
         tokens = sum(segment.length for segment in segments)
@@ -24,9 +24,8 @@ def measure_for(config: DiTConfig) -> Measure:
 
     def measure(latents: int, height: int, width: int, text: int, first_unit: int, units: int) -> Size:
         # What lies behind the last target adds nothing, so clips of any length share their sizes.
-        if config.frames_per_unit is not None:
-            latents = unit_span(first_unit + units - 1, config.frames_per_unit)[1]
-        return sized(latents, height, width, text, first_unit, units)
+        through = unit_span(first_unit + units - 1, config.frames_per_unit, latents)[1]
+        return sized(through, height, width, text, first_unit, units)
 
     return measure
 

@@ -19,6 +19,60 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Model(Strict):
+    """What is trained: a preset with random weights, or a model to go on from. Exactly one of the two is given.
+
+    Every other field replaces what the preset or the model says, and is left out otherwise.
+
+    Attributes:
+        preset: a named configuration; starts from random weights.
+        start: a model folder or URL; starts from its DiT weights.
+        conditioning: `shared_context`, or `official` as in the published model.
+        levels: resolutions of the spatial pyramid; 1 is plain flow matching at full resolution.
+        frames_per_unit: latents per autoregressive unit; `all` makes a video one unit (full-sequence diffusion).
+        history_units: how many units back anything sees.
+        causal: false, under `official`, is bidirectional attention.
+        gamma: correlation of the noise inside a block at a jump, in (0, 1/3].
+        stage_range: the stages' edges in time, 0 to 1, `levels` + 1 of them.
+    """
+
+    preset: str | None = None
+    start: Location | None = None
+    conditioning: Literal["shared_context", "official"] | None = None
+    levels: Positive | None = None
+    frames_per_unit: Positive | Literal["all"] | None = None
+    history_units: Positive | None = None
+    causal: bool | None = None
+    gamma: Annotated[float, Field(gt=0, le=1 / 3)] | None = None
+    stage_range: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Model":
+        if (self.preset is None) == (self.start is None):
+            raise ValueError("give either preset (random weights) or start (a model to go on from)")
+        return self
+
+
+class Sampling(Strict):
+    """What the exported model's card recommends to whoever samples from it.
+
+    Attributes:
+        first_steps: denoising steps per stage for the first unit.
+        later_steps: denoising steps per stage for every later one.
+        guidance: guidance scale of the first unit.
+        video_guidance: guidance scale of later units.
+        prompt_suffix: appended to every prompt.
+        negative_prompt: the prompt that guidance leads away from.
+    """
+
+    first_steps: Positive = 20
+    later_steps: Positive = 10
+    guidance: Annotated[float, Field(ge=0)] = 7.0
+    video_guidance: Annotated[float, Field(ge=0)] = 5.0
+    prompt_suffix: str = ""
+    negative_prompt: str = ""
+
+
 class Root(Strict):
     """One latent dataset that a phase reads.
 
@@ -156,19 +210,22 @@ class TrainSpec(Strict):
 
     Attributes:
         output: the folder or URL of the run: `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `model/`.
-        preset: the model's configuration, by name.
-        start: a model folder whose DiT weights the run starts from, instead of random ones; of `preset`'s form.
+        model: what is trained.
         seed: of initialisation, order, noise, time and text dropout.
         precision: `bfloat16` is autocast over float32 weights; `auto` takes it where the hardware has it.
         ema: the decay of the weights' moving average, which is what gets exported.
+        optimizer: how gradients become updates.
+        checkpoints: when the state is saved.
+        validation: the loss on held-out clips.
+        workers: what the run occupies.
+        sampling: what the exported card recommends.
         log_every: steps between two lines of metrics.
     """
 
     kind: Literal["train"]
     output: Location
-    preset: str
+    model: Model
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
-    start: Location | None = None
     seed: Count = 0
     precision: Literal["auto", "bfloat16", "float32", "float64"] = "auto"
     ema: Below1 = 0.999
@@ -176,12 +233,21 @@ class TrainSpec(Strict):
     checkpoints: Checkpoints = Checkpoints()
     validation: Validation = Validation()
     workers: Workers = Workers()
+    sampling: Sampling = Sampling()
     log_every: Positive = 10
 
     @property
     def steps(self) -> int:
         """Optimiser steps of all phases."""
         return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> tuple[Phase, int]:
+        """The phase of optimiser step `step` (from 0), and the step's number within it."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        raise IndexError(step)
 
     @model_validator(mode="after")
     def _names_differ(self) -> "TrainSpec":

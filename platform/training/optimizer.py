@@ -1,0 +1,73 @@
+"""Gradients to updates: the learning rate of a step, AdamW or Muon, and the guard against non-finite steps."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from rayramid.platform.training.spec import Optimizer, Phase
+
+
+def learning_rate(phase: Phase, step: int) -> float:
+    """The learning rate of the phase's step `step`, counted from 0."""
+    schedule = phase.schedule
+    if step < schedule.warmup:
+        return phase.learning_rate * (step + 1) / schedule.warmup
+    progress = (step - schedule.warmup) / max(phase.steps - schedule.warmup, 1)
+    if schedule.kind == "constant":
+        factor = 1.0
+    elif schedule.kind == "linear":
+        factor = 1 - (1 - schedule.final) * progress
+    else:
+        factor = schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * progress)) / 2
+    return phase.learning_rate * factor
+
+
+def build_optimizers(model: nn.Module, hidden: Iterable[nn.Module], settings: Optimizer) -> list[torch.optim.Optimizer]:
+    """The optimisers of all parameters; each group's `lr_scale` multiplies the step's learning rate.
+
+    Weight decay falls on matrices alone. Under `muon`, the matrices inside `hidden` go to Muon.
+    """
+    muon: dict[str, nn.Parameter] = {}
+    if settings.kind == "muon":
+        inside = {id(parameter) for module in hidden for parameter in module.parameters()}
+        muon = {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if parameter.ndim == 2 and id(parameter) in inside
+        }
+    rest = [parameter for name, parameter in model.named_parameters() if name not in muon]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay, "lr_scale": 1.0},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "lr_scale": 1.0},
+    ]
+    # foreach keeps the order of operations equal on one and on many processes.
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=settings.betas, foreach=True)
+    ]
+    if muon:
+        group = {"params": list(muon.values()), "lr_scale": settings.muon_learning_rate}
+        optimizers.append(torch.optim.Muon([group], lr=0.0, weight_decay=settings.weight_decay))
+    return optimizers
+
+
+def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
+    """Gives every group its share of the step's learning rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> float:
+    """Scales all gradients so that their norm is at most `largest`; returns the norm before, the same on all ranks.
+
+    A non-finite norm leaves the gradients as they are: the caller drops them.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm: Tensor = nn.utils.get_total_norm(gradients)
+    total = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    if torch.isfinite(total):
+        nn.utils.clip_grads_with_norm_(parameters, largest, total)
+    return float(total)

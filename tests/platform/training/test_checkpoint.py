@@ -1,0 +1,112 @@
+"""Checkpoints: exact, committed in one instant, pruned; half ones are never read."""
+
+import pytest
+import torch
+from torch import nn
+
+from rayramid.models import storage
+from rayramid.models.errors import UserError
+from rayramid.platform.training import checkpoint as checkpoints
+from rayramid.platform.training.ema import EMA
+from rayramid.platform.training.optimizer import build_optimizers, set_learning_rate
+from rayramid.platform.training.parallel import Ranks
+from rayramid.platform.training.spec import Optimizer
+from rayramid.platform.training.state import TrainState
+
+ALONE = Ranks(1, 0, torch.device("cpu"))
+
+
+def fresh(kind="adamw", seed=0):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
+    return TrainState(model, build_optimizers(model, [model[0]], Optimizer(kind=kind)), EMA(model, 0.9))
+
+
+def advance(state, steps):
+    for _ in range(steps):
+        x = torch.arange(8.0).view(2, 4) + state.step
+        state.model(x).square().mean().backward()
+        set_learning_rate(state.optimizers, 0.01)
+        for optimizer in state.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        state.step += 1
+        state.ema.update(state.step)
+
+
+def save(folder, state, step=None, attempt="aa"):
+    step = state.step if step is None else step
+    return checkpoints.save(
+        folder, state.tensors(), step, skipped=state.skipped, attempt=attempt, git_revision="", ranks=ALONE
+    )
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_loaded_state_goes_on_bit_for_bit(tmp_path, kind):
+    undisturbed = fresh(kind)
+    advance(undisturbed, 3)
+    undisturbed.skipped = 2
+    save(str(tmp_path), undisturbed)
+    advance(undisturbed, 4)
+
+    resumed = fresh(kind, seed=1)
+    found = checkpoints.latest(str(tmp_path))
+    tensors = resumed.tensors()
+    checkpoints.load(str(tmp_path), found, tensors, alone=True)
+    resumed.restore(tensors, found.step, found.skipped)
+    assert (resumed.step, resumed.skipped) == (3, 2)
+    advance(resumed, 4)
+
+    for name, weight in undisturbed.model.named_parameters():
+        assert torch.equal(weight, dict(resumed.model.named_parameters())[name])
+        assert torch.equal(undisturbed.ema.average[name], resumed.ema.average[name])
+
+
+def test_without_its_marker_a_checkpoint_does_not_exist(tmp_path):
+    state = fresh()
+    save(str(tmp_path), state, 10)
+    save(str(tmp_path), state, 20)
+    (tmp_path / "step-00000020.json").unlink()
+    assert checkpoints.latest(str(tmp_path)).step == 10
+    assert checkpoints.latest(str(tmp_path / "nothing")) is None
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    save(str(tmp_path), fresh(), 10)
+    file = tmp_path / "step-00000010.aa" / "__0_0.distcp"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"__0_0\.distcp: missing or damaged.*step-00000010\.json"):
+        checkpoints.load(str(tmp_path), checkpoints.latest(str(tmp_path)), fresh().tensors(), alone=True)
+
+
+def test_two_runs_cannot_commit_the_same_step(tmp_path):
+    save(str(tmp_path), fresh(), 10, attempt="aa")
+    with pytest.raises(UserError, match="committed by another run"):
+        save(str(tmp_path), fresh(), 10, attempt="bb")
+    assert checkpoints.latest(str(tmp_path)).data == "step-00000010.aa"
+
+
+def test_pruning_keeps_the_last_the_multiples_and_nothing_uncommitted(tmp_path):
+    state = fresh()
+    for step in (10, 20, 30, 40, 50):
+        save(str(tmp_path), state, step)
+    save(str(tmp_path), state, 60)
+    (tmp_path / "step-00000060.json").unlink()
+    checkpoints.prune(str(tmp_path), keep_last=2, keep_every=20)
+    assert [c.step for c in checkpoints.committed(str(tmp_path))] == [20, 40, 50]
+    folders = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
+    assert folders == ["step-00000020.aa", "step-00000040.aa", "step-00000050.aa"]
+
+
+def test_checkpoints_live_on_s3(s3_bucket):
+    folder = storage.join(s3_bucket, "run", "checkpoints")
+    state = fresh()
+    advance(state, 2)
+    save(folder, state)
+    resumed = fresh(seed=1)
+    tensors = resumed.tensors()
+    checkpoints.load(folder, checkpoints.latest(folder), tensors, alone=True)
+    resumed.restore(tensors, 2, 0)
+    assert torch.equal(resumed.model[0].weight, state.model[0].weight)
+    checkpoints.prune(folder, keep_last=1, keep_every=None)
+    assert checkpoints.latest(folder).step == 2
