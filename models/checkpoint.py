@@ -3,12 +3,11 @@
 The card is deleted first and written last, so a folder that has one is whole.
 """
 
-import dataclasses
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shutil import which
 
@@ -20,8 +19,8 @@ from rayramid.models.dit.config import DiTConfig
 from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
 from rayramid.models.pyramid import Pyramid
-from rayramid.models.text import TextEncoder, load_text
-from rayramid.models.vae.io import load_vae, save_vae
+from rayramid.models.text import TextEncoder, load_text, text_fingerprint
+from rayramid.models.vae.io import fingerprint, load_vae, save_vae
 from rayramid.models.vae.model import CausalVAE
 from rayramid.models.weights import adopt, read_weights, write_weights
 
@@ -50,7 +49,7 @@ def save_model(
 
     Args:
         url: the folder.
-        card: its `dit` and `files` are taken from what is written.
+        card: `dit`, `files` and fingerprints that it leaves empty are taken from what is written.
         dit: weights are stored in the dtypes they have.
         vae: None for bare DiT weights, which `load_dit` reads but `load_model` refuses.
         text_folder: path or URL of the text encoders' ordinary `transformers` folders, copied to `text/`; or of each
@@ -68,8 +67,12 @@ def save_model(
     folders = {"": text_folder} if isinstance(text_folder, str) else text_folder or {}
     for name, folder in folders.items():
         copy_folder(folder, storage.join(url, "text", name).rstrip("/"))
+    if vae is not None and not card.vae_fingerprint:
+        card = replace(card, vae_fingerprint=fingerprint(vae))
+    if folders and not card.text_fingerprint:
+        card = replace(card, text_fingerprint=text_fingerprint(storage.join(url, "text")))
     files = {relative: storage.size(storage.join(url, relative)) for relative in _weight_files(url)}
-    whole = dataclasses.replace(card, dit=dataclasses.asdict(dit.config), files=files)
+    whole = replace(card, dit=asdict(dit.config), files=files)
     storage.write_atomic(storage.join(url, CARD), whole.to_json())
 
 

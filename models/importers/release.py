@@ -18,7 +18,7 @@ from rayramid.models.importers.dit import dit_from_published, dit_to_published, 
 from rayramid.models.importers.published import CONFIG, read_published, weights_file, write_published
 from rayramid.models.presets import PRESETS
 from rayramid.models.pyramid import Pyramid
-from rayramid.models.vae.io import fingerprint, load_vae
+from rayramid.models.vae.io import load_vae
 from rayramid.models.vae.model import CausalVAE
 
 DIT_FOLDER = "diffusion_transformer"
@@ -107,7 +107,6 @@ def import_weights(
         video_guidance=VIDEO_GUIDANCE,
         prompt_suffix=PROMPT_SUFFIX,
         negative_prompt=NEGATIVE_PROMPT,
-        vae_fingerprint="" if vae is None else fingerprint(vae),
     )
     text = None
     if release is not None:
@@ -158,8 +157,8 @@ def _choose(source: str, variants: Mapping[str, str], wanted: str | None) -> str
         raise UserError(f"{source}: neither a DiT folder ({CONFIG}) nor a release ({DIT_FOLDER}_*/{CONFIG})")
     if wanted is None and len(variants) == 1:
         return next(iter(variants))
-    if wanted not in variants:
-        raise UserError(f"{source}: holds the variants {', '.join(variants)}; choose one, not {wanted}")
+    if wanted is None or wanted not in variants:
+        raise UserError(f"{source}: holds the variants {', '.join(variants)}; choose one of them, not {wanted}")
     return wanted
 
 
