@@ -11,7 +11,8 @@ from torch import Tensor
 from rayramid.models.brief import Brief, Frames, crop
 from rayramid.models.checkpoint import Model
 from rayramid.models.media.resize import resize_crop
-from rayramid.models.sampler import Request, Sampler
+from rayramid.models.sampler import Sampler
+from rayramid.models.sampling.request import Request
 from rayramid.models.text import TextEmbedding
 from rayramid.models.vae.model import CausalVAE
 from rayramid.models.vae.streaming import decode_chunk, encode_video

@@ -60,7 +60,7 @@ def deploy(spec: ServeSpec) -> str:
         raise UserError(
             "Ray Serve already runs in this Ray cluster; end it with `serve shutdown -y` or use another one"
         )
-    port = _free_port(spec.host, spec.port)
+    port = free_port(spec.host, spec.port)
     serve.start(http_options={"host": spec.host, "port": port, "request_timeout_s": None})
     serve.run(app, name=APP, route_prefix="/", logging_config={"enable_access_log": False})
     url = f"http://{spec.host}:{port}"
@@ -73,7 +73,7 @@ def _serve_runs() -> bool:
     return any(actor["name"] == "SERVE_CONTROLLER_ACTOR" for actor in ray.util.list_named_actors(all_namespaces=True))
 
 
-def _free_port(host: str, port: int) -> int:
+def free_port(host: str, port: int) -> int:
     """The port, or a free one for 0; taken again by Serve a moment later."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -11,8 +11,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from rayramid.serve.job import Job
 from rayramid.serve.fair_queue import FairQueue
+from rayramid.serve.job import Job
 from rayramid.serve.store import Store
 from rayramid.serve.wire import VideoError
 

@@ -68,18 +68,18 @@ class Client:
         """How a video stands now."""
         return Video.model_validate_json(self._send("GET", f"/videos/{video_id}").content)
 
-    def wait(self, video_id: str, on_progress: Callable[[Video], None] | None = None) -> Video:
+    def wait(self, video: Video, on_progress: Callable[[Video], None] | None = None) -> Video:
         """Return when the video is completed.
 
         Raises:
             JobFailedError: it has failed.
         """
         while True:
-            video = self.retrieve(video_id)
+            video = self.retrieve(video.id)
             if on_progress:
                 on_progress(video)
             if video.error:
-                raise JobFailedError(f"{video_id}: {video.error.message}")
+                raise JobFailedError(f"{video.id}: {video.error.message}")
             if video.status == "completed":
                 return video
             time.sleep(POLL_S)

@@ -22,7 +22,9 @@ class Embeddings:
             for prompt in prompts:
                 if prompt not in self._cache:
                     # One at a time: padding to a longer neighbour would make the result depend on company.
-                    (self._cache[prompt],) = await asyncio.to_thread(self._encoder.encode, [prompt])
+                    (made,) = await asyncio.to_thread(self._encoder.encode, [prompt])
+                    # On the CPU, since other processes get it.
+                    self._cache[prompt] = TextEmbedding(made.tokens_LD.cpu(), made.pooled_P.cpu())
                 self._cache.move_to_end(prompt)
                 embeddings.append(self._cache[prompt])
             while len(self._cache) > self._prompts:

@@ -7,12 +7,12 @@ or a slow disk bounds what is kept in memory.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from rayramid.models.sampler import Session, Unit
+from rayramid.models.sampling.session import Session, Unit
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Engine:
         """How many sessions are in the loop."""
         return len(self._seats)
 
-    async def units(self, session: Session) -> AsyncIterator[Finished]:
+    async def units(self, session: Session) -> AsyncGenerator[Finished, None]:
         """Join the loop and get the session's units as they finish; closing the iterator leaves it.
 
         Raises:
@@ -73,8 +73,9 @@ class Engine:
         try:
             while True:
                 while seat.ready:
-                    yield seat.ready.popleft()
+                    finished = seat.ready.popleft()
                     self._wake.set()
+                    yield finished
                 if seat.error:
                     raise seat.error
                 if seat.done:

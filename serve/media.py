@@ -31,16 +31,16 @@ def parse_range(header: str | None, size: int) -> Span | None:
     Raises:
         ApiError: 416 if the range lies outside the file.
     """
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header or "")
     if match is None or match[1] == match[2] == "":
         return None
     if match[1] == "":
         span = Span(max(0, size - int(match[2])), size)
     else:
-        last = int(match[2]) if match[2] else size - 1
-        if last < int(match[1]):
+        start, stop = int(match[1]), int(match[2]) + 1 if match[2] else size
+        if match[2] and stop <= start:
             return None
-        span = Span(int(match[1]), min(last + 1, size))
+        span = Span(start, min(stop, size))
     if span.start >= span.stop:
         message = f"The range {header!r} lies outside the {size} bytes."
         raise ApiError(416, message, param="Range", headers={"Content-Range": f"bytes */{size}"})

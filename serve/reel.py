@@ -11,9 +11,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from rayramid.models import storage
+from rayramid.models.brief import Frames
 from rayramid.models.media.preview import webp_thumbnail
 from rayramid.models.media.segments import SegmentWriter, remux
-from rayramid.models.render import Frames, Projector, first_latent
+from rayramid.models.render import Projector, first_latent
 from rayramid.models.vae.model import CausalVAE
 from rayramid.serve.engine import Finished
 from rayramid.serve.job import Job

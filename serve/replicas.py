@@ -42,12 +42,12 @@ class Text:
 class Sampler:
     """Generates: holds the transformer and the VAE, and runs the engine's loop."""
 
-    # Async, so that the loop starts on the event loop that the requests run on.
-    async def __init__(self, spec: ServeSpec, model: Model, text: DeploymentHandle) -> None:
+    def __init__(self, spec: ServeSpec, model: Model, text: DeploymentHandle) -> None:
         import torch
 
         from rayramid.models.checkpoint import load_dit, pyramid_of
         from rayramid.models.sampler import Sampler as StepSampler
+        from rayramid.models.text import TextEmbedding
         from rayramid.models.vae.io import load_vae
         from rayramid.serve.worker import Worker
 
@@ -58,7 +58,8 @@ class Sampler:
         dtype = getattr(torch, options.dtype)
 
         async def embed(prompts: list[str]) -> "list[TextEmbedding]":
-            return await text.embed.remote(prompts)
+            embeddings = await text.embed.remote(prompts)
+            return [TextEmbedding(each.tokens_LD.to(device), each.pooled_P.to(device)) for each in embeddings]
 
         self._worker = Worker(
             Store(spec.store),
@@ -68,6 +69,7 @@ class Sampler:
             version=model.version,
             tokens_per_step=options.tokens_per_step,
         )
+        # Serve calls constructors on the event loop that requests run on.
         self._loop = asyncio.create_task(self._worker.engine.run())
 
     async def run(self, job_id: str, attempt: int) -> None:
@@ -86,7 +88,7 @@ class Sampler:
 class BrokerReplica:
     """The one broker of an endpoint."""
 
-    async def __init__(self, spec: ServeSpec, sampler: DeploymentHandle) -> None:
+    def __init__(self, spec: ServeSpec, sampler: DeploymentHandle) -> None:
         self._sampler = sampler
         self._broker = Broker(
             Store(spec.store),
@@ -94,7 +96,7 @@ class BrokerReplica:
             slots=spec.sampler.replicas * spec.sampler.max_sessions,
             queue_limit=spec.limits.queue,
         )
-        await self._broker.recover()
+        self._recovered = asyncio.create_task(self._broker.recover())
 
     async def _dispatch(self, job_id: str, attempt: int) -> None:
         response = self._sampler.run.remote(job_id, attempt)
@@ -106,14 +108,17 @@ class BrokerReplica:
 
     async def submit(self, job: Job) -> Admission:
         """Admit a job."""
+        await self._recovered
         return await self._broker.submit(job)
 
     async def cancel(self, job_id: str) -> None:
         """End a job."""
+        await self._recovered
         await self._broker.cancel(job_id)
 
     async def ready(self) -> None:
         """Return once a sampler answers."""
+        await self._recovered
         await self._sampler.ready.remote()
 
 

@@ -18,35 +18,39 @@ class Options(BaseModel):
 class SamplerOptions(Options):
     """The replicas that run the transformer and the VAE."""
 
-    replicas: int = Field(1, ge=1)
-    num_cpus: float = Field(0.4, gt=0)
-    num_gpus: float = Field(0.0, ge=0)
+    replicas: int = Field(default=1, ge=1)
+    num_cpus: float = Field(default=0.4, gt=0)
+    num_gpus: float = Field(default=0.0, ge=0)
     device: str | None = Field(
-        None, description="Torch's name of the device; the first GPU if num_gpus > 0, else the CPU"
+        default=None, description="Torch's name of the device; the first GPU if num_gpus > 0, else the CPU"
     )
     dtype: Literal["float32", "bfloat16"] = "float32"
-    threads: int | None = Field(None, ge=1, description="CPU threads of one replica; torch decides when left out")
-    max_sessions: int = Field(8, ge=1, description="Videos that one replica works on at the same time")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of one replica; torch decides when left out"
+    )
+    max_sessions: int = Field(default=8, ge=1, description="Videos that one replica works on at the same time")
     tokens_per_step: int = Field(
-        131072, ge=1, description="Target tokens that one forward may hold; one video always fits"
+        default=131072, ge=1, description="Target tokens that one forward may hold; one video always fits"
     )
 
 
 class TextOptions(Options):
     """The replica of the text encoders."""
 
-    num_cpus: float = Field(0.2, gt=0)
-    num_gpus: float = Field(0.0, ge=0)
-    cached_prompts: int = Field(4096, ge=1)
+    num_cpus: float = Field(default=0.2, gt=0)
+    num_gpus: float = Field(default=0.0, ge=0)
+    cached_prompts: int = Field(default=4096, ge=1)
 
 
 class Limits(Options):
     """What one request, and all waiting ones, may ask for."""
 
-    queue: int = Field(64, ge=1, description="Jobs that may wait; one more is answered with 429 and Retry-After")
-    pixels: int = Field(1024 * 1792, ge=1, description="Width times height")
-    seconds: float = Field(60.0, gt=0)
-    upload_bytes: int = Field(32 * 1024**2, ge=1024)
+    queue: int = Field(
+        default=64, ge=1, description="Jobs that may wait; one more is answered with 429 and Retry-After"
+    )
+    pixels: int = Field(default=1024 * 1792, ge=1, description="Width times height")
+    seconds: float = Field(default=60.0, gt=0)
+    upload_bytes: int = Field(default=32 * 1024**2, ge=1024)
 
 
 class ServeSpec(Options):
@@ -55,9 +59,9 @@ class ServeSpec(Options):
     kind: Literal["serve"] = "serve"
     model: Location = Field(description="Model folder: what training exports, or an imported release")
     store: Location = Field(description="Folder or s3:// URL that holds jobs and their videos")
-    name: str | None = Field(None, description="What responses call the model; its preset when left out")
+    name: str | None = Field(default=None, description="What responses call the model; its preset when left out")
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535, description="0 takes a free one")
+    port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one")
     sampler: SamplerOptions = SamplerOptions()
     text: TextOptions = TextOptions()
     limits: Limits = Limits()

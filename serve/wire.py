@@ -14,13 +14,13 @@ class CreateVideo(BaseModel):
 
     prompt: str = Field(min_length=1, max_length=32000)
     model: str | None = None
-    size: str | None = Field(None, description="WIDTHxHEIGHT in pixels; the model's own size when left out")
+    size: str | None = Field(default=None, description="WIDTHxHEIGHT in pixels; the model's own size when left out")
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    seed: int | None = Field(None, ge=0, lt=2**63)
-    steps: int | None = Field(None, ge=1, le=200, description="Denoising steps per stage of every unit")
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    steps: int | None = Field(default=None, ge=1, le=200, description="Denoising steps per stage of every unit")
     guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     video_guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
-    negative_prompt: str | None = Field(None, max_length=32000)
+    negative_prompt: str | None = Field(default=None, max_length=32000)
 
 
 class VideoError(BaseModel):

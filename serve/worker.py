@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from rayramid.models.render import request_of
-from rayramid.models.sampler import Sampler, Session
+from rayramid.models.sampler import Sampler
+from rayramid.models.sampling.session import Session
 from rayramid.models.text import TextEmbedding
 from rayramid.models.vae.model import CausalVAE
 from rayramid.serve.engine import Engine

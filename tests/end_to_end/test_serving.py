@@ -1,0 +1,212 @@
+"""A real endpoint on Ray Serve, used through the openai client."""
+
+import asyncio
+import dataclasses
+import itertools
+import socket
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import ray
+from ray import serve
+
+from rayramid.models.card import ModelCard
+from rayramid.models.errors import UserError
+from rayramid.models.media.read import probe, read_frames
+from rayramid.serve.app import deploy
+from rayramid.serve.client import Client, JobFailedError
+from rayramid.serve.spec import SamplerOptions, ServeSpec
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    """A whole checkpoint folder with seeded weights."""
+    import torch
+
+    from rayramid.models.checkpoint import save_model
+    from rayramid.models.dit.config import DiTConfig
+    from rayramid.models.dit.model import DiT
+    from rayramid.models.tiny import write_tiny_text
+    from rayramid.models.vae.pca import pca_vae
+
+    config = DiTConfig(
+        heads=2, head_dim=16, double_blocks=1, single_blocks=1, text_dim=64, pooled_dim=64, rope_axes=(4, 6, 6)
+    )
+    torch.manual_seed(0)
+    dit = DiT(config)
+    for parameter in dit.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    card = ModelCard(
+        preset="tiny",
+        dit=dataclasses.asdict(config),
+        pyramid={"levels": 3},
+        fps=8.0,
+        width=64,
+        height=64,
+        frames=17,
+        steps=((2, 1, 1), (1, 1, 1)),
+    )
+    folder = tmp_path_factory.mktemp("model")
+    write_tiny_text(folder / "text")
+    generator = np.random.default_rng(0)
+    clips = [generator.integers(0, 256, (17, 1, 1, 3), dtype=np.uint8).repeat(64, 1).repeat(64, 2) for _ in range(4)]
+    save_model(str(folder / "model"), card, dit, pca_vae(clips), str(folder / "text"))
+    return str(folder / "model")
+
+
+@pytest.fixture(scope="module")
+def spec(model_folder, tmp_path_factory):
+    store = str(tmp_path_factory.mktemp("store"))
+    return ServeSpec(model=model_folder, store=store, port=0, sampler=SamplerOptions(threads=1, max_sessions=4))
+
+
+@pytest.fixture(scope="module")
+def url(ray_cluster, spec):
+    yield deploy(spec)
+    serve.shutdown()
+
+
+@pytest.fixture
+def client(url):
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_the_openai_client_makes_lists_downloads_and_deletes(client, tmp_path):
+    video = client.videos.create_and_poll(
+        prompt="a red circle", size="96x64", seconds="1", poll_interval_ms=200, extra_body={"seed": 7, "steps": 2}
+    )
+    assert (video.status, video.progress, video.size, video.seconds) == ("completed", 100, "96x64", "1")
+    assert (video.seed, video.generated["width"]) == (7, 128)
+
+    path = tmp_path / "video.mp4"
+    client.videos.download_content(video.id).write_to_file(path)
+    found = probe(path)
+    assert (found.width, found.height, found.frames, found.fps) == (96, 64, 8, 8)
+    assert np.concatenate(list(read_frames(path))).shape == (8, 64, 96, 3)
+    assert client.videos.download_content(video.id, variant="thumbnail").read()[8:12] == b"WEBP"
+
+    second = client.videos.create(prompt="a blue square")
+    assert second.status in ("queued", "in_progress")
+    listed = list(itertools.islice(client.videos.list(limit=1), 2))
+    assert [each.id for each in listed] == [second.id, video.id]
+
+    assert client.videos.poll(second.id, poll_interval_ms=200).status == "completed"
+    for each in (video, second):
+        assert client.videos.delete(each.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.videos.retrieve(video.id)
+
+
+def test_the_asynchronous_client_makes_several_at_once(url):
+    async def scenario():
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
+            made = await asyncio.gather(
+                *(client.videos.create_and_poll(prompt=f"number {i}", poll_interval_ms=200) for i in range(3))
+            )
+            return [video.status for video in made]
+
+    assert asyncio.run(scenario()) == ["completed"] * 3
+
+
+def test_a_video_starts_with_an_uploaded_picture(client, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (80, 60), (0, 160, 0)).save(tmp_path / "green.png")
+    with (tmp_path / "green.png").open("rb") as picture:
+        video = client.videos.create_and_poll(prompt="it grows", input_reference=picture, poll_interval_ms=200)
+    assert video.status == "completed"
+
+
+def test_errors_reach_the_client_as_its_own_classes(client):
+    with pytest.raises(openai.BadRequestError) as wrong:
+        client.videos.create(prompt="x", size="1x1")
+    assert (wrong.value.param, wrong.value.type) == ("size", "invalid_request_error")
+    with pytest.raises(openai.NotFoundError):
+        client.videos.retrieve("video_0")
+    with pytest.raises(openai.BadRequestError) as unknown:
+        client.videos.create(prompt="x", extra_body={"stepps": 3})
+    assert "'steps'" in unknown.value.message
+
+
+def test_a_running_video_streams_over_plain_http(url, client, tmp_path):
+    video = client.videos.create(prompt="long", seconds="20", extra_body={"steps": 4})
+    path = tmp_path / "live.mp4"
+    with httpx.stream("GET", f"{url}/v1/videos/{video.id}/content?stream=1", timeout=120) as response:
+        chunks = response.iter_raw()
+        path.write_bytes(next(chunks) + next(chunks))
+        # The beginning can be played while the rest is still being made.
+        assert client.videos.retrieve(video.id).status == "in_progress"
+        assert probe(path).width == 64
+        with path.open("ab") as file:
+            file.writelines(chunks)
+    assert client.videos.retrieve(video.id).status == "completed"
+    assert sum(len(frames) for frames in read_frames(path)) == 160
+
+
+def test_the_projects_own_client(url, tmp_path):
+    client = Client(url)
+    seen = []
+    video = client.wait(
+        client.create("a cat", seconds=1.0, seed=3), on_progress=lambda video: seen.append(video.progress)
+    )
+    client.save(video.id, tmp_path / "cat.mp4")
+    assert probe(tmp_path / "cat.mp4").frames == 8
+    assert seen == sorted(seen)
+    assert seen[-1] == 100
+
+    running = client.create("a long one", seconds=50.0, steps=20)
+    assert client.cancel(running.id).error.code == "cancelled"
+    with pytest.raises(JobFailedError, match="cancelled"):
+        client.wait(running)
+    client.delete(running.id)
+    with pytest.raises(UserError, match="No video has the id"):
+        client.retrieve(running.id)
+    with pytest.raises(UserError, match="can't be reached"):
+        Client("http://127.0.0.1:1").create("x")
+
+
+def test_a_video_survives_the_death_of_its_sampler(url, spec, client, tmp_path):
+    video = client.videos.create(prompt="long", seconds="40", extra_body={"steps": 4, "seed": 1})
+    folder = Path(spec.store, "videos", video.id)
+    deadline = time.monotonic() + 60
+    while not (folder / "segments" / "000003.m4s").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (sampler,) = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if "#Sampler#" in actor["name"]]
+    ray.kill(ray.get_actor(**sampler))
+    video = client.videos.poll(video.id, poll_interval_ms=500)
+    assert video.status == "completed"
+    assert sorted(path.name for path in (folder / "attempts").iterdir()) == ["001", "002"]
+    path = tmp_path / "video.mp4"
+    client.videos.download_content(video.id).write_to_file(path)
+    assert sum(len(frames) for frames in read_frames(path)) == 320
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_can_not_be_served_is_said_in_one_line(spec, tmp_path):
+    with pytest.raises(UserError, match="not a rayramid model"):
+        deploy(spec.model_copy(update={"model": str(tmp_path)}))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file, a folder is needed"):
+        deploy(spec.model_copy(update={"store": str(tmp_path / "file")}))
+
+
+def test_a_busy_port_is_said_in_one_line():
+    from rayramid.serve.app import free_port
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"127.0.0.1:{port} can't be used: Address already in use; choose"):
+            free_port("127.0.0.1", port)
+
+
+def test_a_second_endpoint_in_the_same_cluster_is_refused(url, spec):
+    with pytest.raises(UserError, match="already runs"):
+        deploy(spec)

@@ -1,0 +1,393 @@
+"""The HTTP API in the test's own process: gateway, broker, worker and a tiny seeded model, no Ray."""
+
+import asyncio
+import base64
+import io
+from contextlib import suppress
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from rayramid.models.checkpoint import load_model
+from rayramid.models.media.read import probe, read_frames
+from rayramid.models.sampler import Sampler
+from rayramid.serve.broker import Broker
+from rayramid.serve.embeddings import Embeddings
+from rayramid.serve.gateway import create_app
+from rayramid.serve.job import Model
+from rayramid.serve.media import live_segments
+from rayramid.serve.spec import Limits
+from rayramid.serve.worker import Worker
+
+LIMITS = Limits(queue=2, seconds=30, pixels=256 * 256, upload_bytes=200_000)
+
+
+@pytest.fixture(scope="module")
+def loaded(model_folder):
+    return load_model(model_folder)
+
+
+@dataclass
+class Endpoint:
+    http: httpx.AsyncClient
+    store: object
+    worker: Worker
+    broker: Broker
+
+    async def create(self, status=200, **fields):
+        response = await self.http.post("/v1/videos", json={"prompt": "a cat", **fields})
+        assert response.status_code == status, response.text
+        return response.json()
+
+    async def ended(self, video_id):
+        async with asyncio.timeout(60):
+            while True:
+                video = (await self.http.get(f"/v1/videos/{video_id}")).json()
+                if video["status"] in ("completed", "failed"):
+                    return video
+                await asyncio.sleep(0.02)
+
+
+class LocalBroker(Broker):
+    async def ready(self):
+        pass
+
+
+@pytest.fixture
+def endpoint(loaded, store):
+    """Runs `scenario(endpoint)`; `generating=False` leaves the engine's loop out, so that jobs stay where they are."""
+
+    def run(scenario, *, generating=True, slots=4):
+        async def main():
+            model = Model.of(loaded.card, None)
+            embed = Embeddings(loaded.text, 16).embed
+            sampler = Sampler(loaded.dit, loaded.pyramid)
+            worker = Worker(store, sampler, loaded.vae, embed, version=model.version, tokens_per_step=10_000)
+            broker = LocalBroker(store, worker.run, slots=slots, queue_limit=LIMITS.queue)
+            await broker.recover()
+            transport = httpx.ASGITransport(create_app(model, store, broker, LIMITS), raise_app_exceptions=False)
+            loop = asyncio.create_task(worker.engine.run()) if generating else None
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+                try:
+                    return await scenario(Endpoint(http, store, worker, broker))
+                finally:
+                    if loop:
+                        loop.cancel()
+                        with suppress(asyncio.CancelledError):
+                            await loop
+
+        return asyncio.run(main())
+
+    return run
+
+
+def decoded(data, tmp_path):
+    path = tmp_path / "downloaded.mp4"
+    path.write_bytes(data)
+    return probe(path), np.concatenate(list(read_frames(path)))
+
+
+def picture(width=90, height=50):
+    data = io.BytesIO()
+    Image.fromarray(np.full((height, width, 3), (200, 40, 40), np.uint8)).save(data, "PNG")
+    return data.getvalue()
+
+
+def test_a_video_is_made_reported_downloaded_and_deleted(endpoint, tmp_path):
+    async def scenario(endpoint):
+        created = await endpoint.create(size="80x64", seconds="1.5", seed=7, steps=1, guidance_scale=2)
+        assert created["status"] in ("queued", "in_progress")
+        video = await endpoint.ended(created["id"])
+        content = await endpoint.http.get(f"/v1/videos/{video['id']}/content")
+        thumbnail = await endpoint.http.get(f"/v1/videos/{video['id']}/content?variant=thumbnail")
+        deleted = await endpoint.http.delete(f"/v1/videos/{video['id']}")
+        gone = await endpoint.http.get(f"/v1/videos/{video['id']}")
+        return video, content, thumbnail, deleted, gone
+
+    video, content, thumbnail, deleted, gone = endpoint(scenario)
+    assert {key: video[key] for key in ("object", "status", "progress", "error", "prompt", "model", "expires_at")} == {
+        "object": "video",
+        "status": "completed",
+        "progress": 100,
+        "error": None,
+        "prompt": "a cat",
+        "model": "tiny",
+        "expires_at": None,
+    }
+    # 1.5 s at 8 fps are 12 frames; 17 are made, of the next multiple of 64 pixels.
+    assert (video["size"], video["seconds"], video["seed"], video["frames"]) == ("80x64", "1.5", 7, 12)
+    assert video["generated"] == {"width": 128, "height": 64, "frames": 17}
+    assert (video["steps"], video["guidance_scale"]) == ([[1, 1, 1], [1, 1, 1]], 2.0)
+    assert video["completed_at"] >= video["created_at"]
+    assert content.headers["content-type"] == "video/mp4"
+    found, frames_THWC = decoded(content.content, tmp_path)
+    assert (found.width, found.height, found.frames, found.fps) == (80, 64, 12, 8)
+    assert frames_THWC.shape == (12, 64, 80, 3)
+    assert Image.open(io.BytesIO(thumbnail.content)).format == "WEBP"
+    assert deleted.json() == {"id": video["id"], "object": "video.deleted", "deleted": True}
+    assert gone.status_code == 404
+    assert gone.json()["error"]["code"] == "video_not_found"
+
+
+def test_the_same_seed_gives_the_same_video_and_defaults_are_the_models(endpoint, tmp_path):
+    async def scenario(endpoint):
+        made = [await endpoint.create(seed=seed) for seed in (1, 1, 2)]
+        for video in made:
+            assert (await endpoint.ended(video["id"]))["status"] == "completed"
+        return made, [(await endpoint.http.get(f"/v1/videos/{video['id']}/content")).content for video in made]
+
+    made, contents = endpoint(scenario)
+    assert (made[0]["size"], made[0]["seconds"], made[0]["frames"]) == ("64x64", "2.125", 17)
+    first, again, other = (decoded(content, tmp_path)[1].astype(int) for content in contents)
+    assert abs(first - again).max() <= 2
+    assert abs(first - other).mean() > 5
+
+
+def test_a_form_is_read_like_json(endpoint):
+    async def scenario(endpoint):
+        fields = {"prompt": "a dog", "size": "64x64", "seconds": "1", "seed": "3", "guidance_scale": "1.5"}
+        response = await endpoint.http.post("/v1/videos", files={name: (None, value) for name, value in fields.items()})
+        return response.json()
+
+    video = endpoint(scenario, generating=False)
+    assert (video["prompt"], video["seed"], video["frames"], video["guidance_scale"]) == ("a dog", 3, 8, 1.5)
+
+
+@pytest.mark.parametrize("way", ["file", "json", "brackets"])
+def test_a_video_begins_with_the_picture_that_is_given(endpoint, tmp_path, way):
+    url = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
+    ways = {
+        "file": {"files": {"prompt": (None, "x"), "input_reference": ("upload", picture())}},
+        "json": {"json": {"prompt": "x", "input_reference": {"image_url": url}}},
+        "brackets": {"files": {"prompt": (None, "x"), "input_reference[image_url]": (None, url)}},
+    }
+
+    async def scenario(endpoint):
+        video = (await endpoint.http.post("/v1/videos", **ways[way])).json()
+        assert (await endpoint.ended(video["id"]))["status"] == "completed"
+        return (await endpoint.http.get(f"/v1/videos/{video['id']}/content")).content
+
+    _, frames_THWC = decoded(endpoint(scenario), tmp_path)
+    assert len(frames_THWC) == 17
+    red, green, blue = frames_THWC[0].mean(axis=(0, 1))
+    assert red > green + 60
+    assert red > blue + 60
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "says"),
+    [
+        ({"prompt": ""}, "prompt", "at least 1 character"),
+        ({"prompt": None}, "prompt", "valid string"),
+        ({"size": "64"}, "size", "WIDTHxHEIGHT"),
+        ({"size": "65x64"}, "size", "even"),
+        ({"size": "512x512"}, "size", "65536 pixels"),
+        ({"seconds": 0}, "seconds", "greater than 0"),
+        ({"seconds": "long"}, "seconds", "valid number"),
+        ({"seconds": 31}, "seconds", "30 s"),
+        ({"seed": -1}, "seed", "greater than or equal to 0"),
+        ({"steps": 0}, "steps", "greater than or equal to 1"),
+        ({"guidance_scale": "NaN"}, "guidance_scale", "finite"),
+        ({"model": "sora-2"}, "model", "'tiny'"),
+        ({"sed": 1}, "sed", "did you mean 'seed'?"),
+        ({"input_reference": {"image_url": "https://example.com/a.png"}}, "input_reference", "data:"),
+        ({"input_reference": {"image_url": "data:image/png;base64,AAAA"}}, "input_reference", "picture"),
+    ],
+)
+def test_a_wrong_parameter_is_named(endpoint, fields, param, says):
+    error = endpoint(lambda endpoint: endpoint.create(400, **fields), generating=False)["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+    assert says in error["message"]
+
+
+def test_other_errors_have_the_same_shape(endpoint):
+    async def scenario(endpoint):
+        http = endpoint.http
+        return [
+            await http.post("/v1/videos", content=b"{", headers={"content-type": "application/json"}),
+            await http.post("/v1/videos", content=b"[]", headers={"content-type": "application/json"}),
+            await http.post("/v1/videos", content=b"x", headers={"content-type": "text/plain"}),
+            await http.post("/v1/videos", content=b"x", headers={"content-type": "multipart/form-data"}),
+            await http.post("/v1/videos", json={"prompt": "x" * 300_000}),
+            await http.get("/v1/videos/video_1"),
+            await http.get("/v1/videos/..%2F..%2Fx/content"),
+            await http.get("/v1/videos?limit=101"),
+            await http.get("/v1/videos?after=x"),
+            await http.get("/v1/nothing"),
+            await http.put("/v1/videos"),
+        ]
+
+    responses = endpoint(scenario, generating=False)
+    assert [response.status_code for response in responses] == [400, 400, 415, 400, 413, 404, 404, 400, 400, 404, 405]
+    for response in responses:
+        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+        assert response.json()["error"]["type"] == "invalid_request_error"
+    assert [response.json()["error"]["param"] for response in responses[7:9]] == ["limit", "after"]
+
+
+def test_a_full_queue_answers_429_and_when_to_come_back(endpoint):
+    async def scenario(endpoint):
+        for _ in range(3):
+            await endpoint.create()
+        refused = await endpoint.http.post("/v1/videos", json={"prompt": "x"})
+        return refused, (await endpoint.http.get("/v1/videos")).json()
+
+    refused, listed = endpoint(scenario, generating=False, slots=1)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "30")
+    assert refused.json()["error"]["type"] == "rate_limit_error"
+    assert len(listed["data"]) == 3
+
+
+def test_pages_follow_each_other_in_both_orders(endpoint):
+    async def scenario(endpoint):
+        ids = []
+        for _ in range(5):
+            ids.append((await endpoint.create())["id"])
+            await asyncio.sleep(0.002)
+        pages = {}
+        for order in ("asc", "desc"):
+            seen, after = [], {}
+            while True:
+                page = (await endpoint.http.get("/v1/videos", params={"limit": 2, "order": order, **after})).json()
+                assert (page["first_id"], page["last_id"]) == (page["data"][0]["id"], page["data"][-1]["id"])
+                seen.append([video["id"] for video in page["data"]])
+                if not page["has_more"]:
+                    break
+                after = {"after": page["last_id"]}
+            pages[order] = seen
+        nothing = (await endpoint.http.get("/v1/videos", params={"limit": 0})).json()
+        return ids, pages, nothing
+
+    ids, pages, nothing = endpoint(scenario, generating=False, slots=5)
+    assert pages["asc"] == [ids[:2], ids[2:4], ids[4:]]
+    assert pages["desc"] == [ids[:2:-1], ids[2:0:-1], ids[:1]]
+    assert nothing == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": True}
+
+
+def test_content_comes_in_ranges_and_as_headers_alone(endpoint):
+    async def scenario(endpoint):
+        video = await endpoint.ended((await endpoint.create())["id"])
+        url = f"/v1/videos/{video['id']}/content"
+        whole = await endpoint.http.get(url)
+        part = await endpoint.http.get(url, headers={"range": "bytes=10-19"})
+        head = await endpoint.http.head(url)
+        outside = await endpoint.http.get(url, headers={"range": "bytes=99999999-"})
+        stale = await endpoint.http.get(url, headers={"range": "bytes=0-9", "if-range": '"another"'})
+        return whole, part, head, outside, stale
+
+    whole, part, head, outside, stale = endpoint(scenario)
+    size = len(whole.content)
+    assert int(whole.headers["content-length"]) == size > 500
+    assert (part.status_code, part.content) == (206, whole.content[10:20])
+    assert part.headers["content-range"] == f"bytes 10-19/{size}"
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(size))
+    assert head.headers["accept-ranges"] == "bytes"
+    assert (outside.status_code, outside.headers["content-range"]) == (416, f"bytes */{size}")
+    assert (stale.status_code, stale.content) == (200, whole.content)
+
+
+def test_content_that_does_not_exist_yet_says_so(endpoint):
+    async def scenario(endpoint):
+        video = await endpoint.create()
+        return [await endpoint.http.get(f"/v1/videos/{video['id']}/content{q}") for q in ("", "?variant=thumbnail")]
+
+    for response in endpoint(scenario, generating=False):
+        assert response.status_code == 400
+        assert response.json()["error"]["code"] == "video_not_ready"
+
+
+def test_a_running_video_plays_from_its_start_and_equals_the_finished_one(endpoint, tmp_path):
+    async def scenario(endpoint):
+        video = await endpoint.create(seconds=6)
+        arrivals = []
+        async for segment in live_segments(endpoint.store, video["id"]):
+            arrivals.append((segment, endpoint.store.is_open(video["id"])))
+        late = await endpoint.http.get(f"/v1/videos/{video['id']}/content?stream=1")
+        content = await endpoint.http.get(f"/v1/videos/{video['id']}/content")
+        return arrivals, late.content, content.content
+
+    arrivals, late, content = endpoint(scenario)
+    # 48 frames: one for the first unit, eight for each of the other six, cut in the last; and the init segment.
+    assert len(arrivals) == 8
+    assert arrivals[1][1], "the first frame comes before the video is finished"
+    assert b"".join(segment for segment, _ in arrivals) == late
+    live_probe, live_frames = decoded(late, tmp_path)
+    _, frames_THWC = decoded(content, tmp_path)
+    assert live_frames.shape == frames_THWC.shape == (48, 64, 64, 3)
+    np.testing.assert_array_equal(live_frames, frames_THWC)
+    assert live_probe.width == 64
+
+
+def test_a_cancelled_video_has_failed_and_stays_so(endpoint):
+    async def scenario(endpoint):
+        video = await endpoint.create(seconds=30, steps=50)
+        async with asyncio.timeout(60):
+            while endpoint.store.video(video["id"]).progress == 0:
+                await asyncio.sleep(0.02)
+        cancelled = (await endpoint.http.post(f"/v1/videos/{video['id']}/cancel")).json()
+        content = await endpoint.http.get(f"/v1/videos/{video['id']}/content")
+        again = (await endpoint.http.post(f"/v1/videos/{video['id']}/cancel")).json()
+        # A cancelled session has left the engine; the next video is made.
+        assert endpoint.worker.engine.sessions == 0
+        after = await endpoint.ended((await endpoint.create())["id"])
+        return cancelled, again, content, after
+
+    cancelled, again, content, after = endpoint(scenario)
+    assert (cancelled["status"], cancelled["error"]["code"]) == ("failed", "cancelled")
+    assert 0 < cancelled["progress"] < 100
+    assert again == cancelled
+    assert content.json()["error"]["code"] == "video_failed"
+    assert after["status"] == "completed"
+
+
+def test_a_job_goes_on_from_the_last_stored_unit(endpoint, tmp_path):
+    async def interrupted(endpoint):
+        video = await endpoint.create(seconds=6, seed=5)
+        async with asyncio.timeout(60):
+            while (
+                endpoint.store.progress(video["id"]) is None
+                or not (tmp_path / "store" / "videos" / video["id"] / "segments" / "000002.m4s").exists()
+            ):
+                await asyncio.sleep(0.005)
+        return video["id"]
+
+    async def continued(endpoint):
+        job = next(endpoint.store.unfinished())
+        video = await endpoint.ended(job.id)
+        assert endpoint.store.attempts(job.id) == 2
+        return video, (await endpoint.http.get(f"/v1/videos/{job.id}/content")).content
+
+    async def undisturbed(endpoint):
+        video = await endpoint.ended((await endpoint.create(seconds=6, seed=5))["id"])
+        return (await endpoint.http.get(f"/v1/videos/{video['id']}/content")).content
+
+    video_id = endpoint(interrupted)
+    before = (tmp_path / "store" / "videos" / video_id / "segments" / "000001.m4s").stat().st_mtime_ns
+    video, content = endpoint(continued)
+    assert video["status"] == "completed"
+    assert (tmp_path / "store" / "videos" / video_id / "segments" / "000001.m4s").stat().st_mtime_ns == before
+    _, resumed = decoded(content, tmp_path)
+    _, expected = decoded(endpoint(undisturbed), tmp_path)
+    assert resumed.shape == expected.shape == (48, 64, 64, 3)
+    assert abs(resumed.astype(int) - expected).max() <= 2
+
+
+def test_a_job_for_another_version_of_the_model_fails_clearly(endpoint, new_job, store):
+    job = new_job()
+    store.add(job)
+    video = endpoint(lambda endpoint: endpoint.ended(job.id))
+    assert (video["status"], video["error"]["code"]) == ("failed", "model_changed")
+
+
+def test_health_and_readiness(endpoint):
+    async def scenario(endpoint):
+        return [(await endpoint.http.get(path)).json() for path in ("/health", "/ready", "/openapi.json")]
+
+    health, ready, document = endpoint(scenario, generating=False)
+    assert (health, ready) == ({"status": "ok"}, {"status": "ready"})
+    body = document["paths"]["/v1/videos"]["post"]["requestBody"]["content"]
+    assert set(body) == {"application/json", "multipart/form-data"}
+    assert {"prompt", "seed", "input_reference"} <= set(body["application/json"]["schema"]["properties"])
