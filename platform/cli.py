@@ -1,7 +1,7 @@
 """The command `rayramid`.
 
-Exit codes: 0 done; 1 a defect of the program (with its traceback); 2 a mistake of the user's (one line); 3 a job ran and
-failed; 130 interrupted.
+Exit codes: 0 done; 1 a defect of the program (with its traceback); 2 a mistake of the user's (one line); 3 a job ran
+and failed; 130 interrupted.
 """
 
 import sys

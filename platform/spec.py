@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from rayramid.models.errors import UserError
 
-# Each floor owns the model of its specs; the names are resolved on use, so that no command imports what it does not need.
+# Each floor owns the model of its specs; names are resolved on use, so that no command imports what it does not need.
 KINDS: Mapping[str, str] = {
     "data": "rayramid.pipelines.spec:DataSpec",
     "train": "rayramid.platform.training.spec:TrainSpec",
