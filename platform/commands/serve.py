@@ -27,7 +27,7 @@ def serve(spec: SpecFile, overrides: Overrides = None, address: Address = None) 
         try:
             url = deploy(serve_spec)
             result(f"serving {serve_spec.model}")
-            result(f"at {url}/v1  (OpenAI's Videos API; documented at {url}/docs)")
+            result(f"at {url}/v1  (OpenAI's Videos API; described by {url}/openapi.json)")
             result(f"try: curl {url}/v1/videos -F prompt='a red circle moves right'")
             say("Ctrl-C ends it")
             while True:
