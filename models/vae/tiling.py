@@ -8,6 +8,7 @@ Shapes: B batch, C channels, T time, H height, W width. Positions of tiles are c
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -92,27 +93,26 @@ def _run_tiles(
 
 
 def _join_smooth(tiles: list[Tensor], places: list[tuple[int, int]], scale: int, dim: int) -> Tensor:
-    """Weighted sum along `dim`; the weights of all tiles add up to one everywhere."""
+    """Weighted sum along `dim`. A tile's weight is its rise minus the next one's: together they are 1 everywhere."""
     shape = list(tiles[0].shape)
     shape[dim] = places[-1][1] * scale
+    positions = torch.arange(shape[dim], device=tiles[0].device) + 0.5
+    # Where each tile takes over from the one before: the middle of their overlap.
+    overlaps = [(start * scale, stop * scale) for (_, stop), (start, _) in pairwise(places)]
+    width = (1 - 2 * RIM) * min((stop - start for start, stop in overlaps), default=0)
+    rises = [_rise((positions - (start + stop) / 2) / width) for start, stop in overlaps]
+    edges = [torch.ones_like(positions), *rises, torch.zeros_like(positions)]
     joined = tiles[0].new_zeros(shape)
-    for i, (tile, (start, stop)) in enumerate(zip(tiles, places, strict=True)):
-        weight = tile.new_ones((stop - start) * scale)
-        if i > 0:
-            rise = _ramp((places[i - 1][1] - start) * scale, tile)
-            weight[: len(rise)] = rise
-        if i + 1 < len(places):
-            fall = 1 - _ramp((stop - places[i + 1][0]) * scale, tile)
-            weight[-len(fall) :] = fall
+    for tile, (start, stop), (rise, fall) in zip(tiles, places, pairwise(edges), strict=True):
+        weight = (rise - fall)[start * scale : stop * scale].to(tile.dtype)
         place = joined.narrow(dim, start * scale, (stop - start) * scale)
         place += tile * weight.view(-1, *[1] * (4 - dim))
     return joined
 
 
-def _ramp(length: int, like: Tensor) -> Tensor:
-    """From 0 to 1 along a raised cosine, flat over the rims at both ends."""
-    places = (torch.arange(length, device=like.device) + 0.5) / length
-    return ((1 - torch.cos(torch.pi * ((places - RIM) / (1 - 2 * RIM)).clamp(0, 1))) / 2).to(like.dtype)
+def _rise(places: Tensor) -> Tensor:
+    """A raised cosine from 0 at -1/2 to 1 at 1/2."""
+    return (1 + torch.sin(torch.pi * places.clamp(-0.5, 0.5))) / 2
 
 
 def _join_published(tiles: list[list[Tensor]], tile: int) -> Tensor:

@@ -1,0 +1,48 @@
+"""Peak memory of whole videos, each measured in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import resource, sys
+import numpy as np, torch
+from rayramid.models.vae.config import VAEConfig
+from rayramid.models.vae.model import CausalVAE
+from rayramid.models.vae.streaming import decode_video, encode_video
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+vae = CausalVAE(VAEConfig(encoder_channels=(16,) * 4, encoder_layers=(1,) * 4,
+                          decoder_channels=(16,) * 4, decoder_layers=(1,) * 4, norm_groups=4)).eval()
+direction, latents = sys.argv[1], int(sys.argv[2])
+frames = np.zeros((8, 96, 96, 3), dtype=np.uint8)
+
+def video():
+    yield frames[:1]
+    for _ in range(latents - 1):
+        yield frames
+
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+if direction == "encode":
+    encode_video(vae, video())
+else:
+    for piece in decode_video(vae, torch.zeros(16, latents, 12, 12)):
+        pass
+print(peak() - before)
+"""
+
+
+def peak(direction: str, latents: int) -> int:
+    command = [sys.executable, "-c", SCRIPT, direction, str(latents)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", ["encode", "decode"])
+def test_memory_does_not_grow_with_the_length_of_the_video(direction):
+    short, long = peak(direction, 4), peak(direction, 31)  # 25 and 241 frames
+    assert short > 10_000  # KiB: the measure sees something
+    assert long <= 1.3 * short
