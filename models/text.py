@@ -37,8 +37,8 @@ BLOCK = 1 << 26
 class TextEmbedding:
     """One prompt for the DiT: float32, `tokens_LD` of the real tokens alone (1 to 128, end mark included)."""
 
-    tokens_LD: Tensor  # noqa: N815
-    pooled_P: Tensor  # noqa: N815
+    tokens_LD: Tensor
+    pooled_P: Tensor
 
 
 class TextEncoder:

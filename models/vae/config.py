@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from rayramid.models.errors import UserError
 
 
@@ -72,6 +74,27 @@ class VAEConfig:
     def temporal_ratio(self) -> int:
         """Frames per latent, after the first."""
         return 2 ** sum(self.temporal_down)
+
+    def normalise(self, z_CTHW: Tensor, first: bool = True) -> Tensor:
+        """Raw latents [..., C, T, H, W] minus shift, times scale.
+
+        Args:
+            z_CTHW: raw latents.
+            first: whether the first of them is the first of its video (or an image).
+        """
+        shift_T11, scale_T11 = self._statistics(z_CTHW, first)
+        return (z_CTHW - shift_T11) * scale_T11
+
+    def denormalise(self, z_CTHW: Tensor, first: bool = True) -> Tensor:
+        """Normalised latents [..., C, T, H, W] to raw ones; the inverse of `normalise`."""
+        shift_T11, scale_T11 = self._statistics(z_CTHW, first)
+        return z_CTHW / scale_T11 + shift_T11
+
+    def _statistics(self, z_CTHW: Tensor, first: bool) -> tuple[Tensor, Tensor]:
+        later = z_CTHW.shape[-3] - first
+        shift = [self.image_shift] * first + [self.video_shift] * later
+        scale = [self.image_scale] * first + [self.video_scale] * later
+        return z_CTHW.new_tensor(shift).view(-1, 1, 1), z_CTHW.new_tensor(scale).view(-1, 1, 1)
 
 
 SMALL = VAEConfig(

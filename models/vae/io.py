@@ -27,19 +27,23 @@ def load_vae(url: str) -> CausalVAE:
     Raises:
         UserError: names the file, and the key if one is missing, surplus or of another shape.
     """
+    vae = CausalVAE(read_config(url))
+    location = storage.join(url, WEIGHTS)
+    tensors = read_weights(location)
+    vae.to(next(iter(tensors.values()), vae.encoder.stem.weight).dtype)
+    load_strict(vae, tensors, location)
+    return vae.eval()
+
+
+def read_config(url: str) -> VAEConfig:
+    """The configuration of the VAE in the folder `url`: enough to normalise latents."""
     location = storage.join(url, CONFIG)
     if not storage.exists(location):
         raise UserError(f"{url}: not a VAE folder, it has no {CONFIG}")
     try:
-        fields = json.loads(storage.read_bytes(location))
-    except ValueError as broken:
+        return parse_config(json.loads(storage.read_bytes(location)), location)
+    except json.JSONDecodeError as broken:
         raise UserError(f"{location}: not JSON ({broken})") from broken
-    vae = CausalVAE(parse_config(fields, location))
-    location = storage.join(url, WEIGHTS)
-    tensors = read_weights(location)
-    vae.to(next(iter(tensors.values())).dtype)
-    load_strict(vae, tensors, location)
-    return vae.eval()
 
 
 def parse_config(fields: object, source: str) -> VAEConfig:

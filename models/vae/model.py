@@ -184,22 +184,9 @@ class CausalVAE(nn.Module):
         return frames + self.patch_skip.decode(z_BCTHW, past.first) if self.patch_skip else frames
 
     def normalise(self, z_CTHW: Tensor, first: bool = True) -> Tensor:
-        """Raw latents [..., C, T, H, W] minus shift, times scale.
-
-        Args:
-            z_CTHW: raw latents.
-            first: whether the first of them is the first of its video (or an image).
-        """
-        shift, scale = self._statistics(z_CTHW, first)
-        return (z_CTHW - shift) * scale
+        """`config.normalise`: what Session, Pack and DiT see of raw latents."""
+        return self.config.normalise(z_CTHW, first)
 
     def denormalise(self, z_CTHW: Tensor, first: bool = True) -> Tensor:
-        """Normalised latents [..., C, T, H, W] to raw ones; the inverse of `normalise`."""
-        shift, scale = self._statistics(z_CTHW, first)
-        return z_CTHW / scale + shift
-
-    def _statistics(self, z_CTHW: Tensor, first: bool) -> tuple[Tensor, Tensor]:
-        later = z_CTHW.shape[-3] - first
-        shift = [self.config.image_shift] * first + [self.config.video_shift] * later
-        scale = [self.config.image_scale] * first + [self.config.video_scale] * later
-        return tuple(z_CTHW.new_tensor(values).view(-1, 1, 1) for values in (shift, scale))  # type: ignore[return-value]
+        """`config.denormalise`: what `decode` takes."""
+        return self.config.denormalise(z_CTHW, first)
