@@ -38,7 +38,10 @@ class Cache:
         return [keys for keys, _ in pairs], [values for _, values in pairs]
 
     def evict(self, unit: int) -> None:
-        """When `unit` begins to be made: drop what neither it, nor the copies of the unit before, nor later ones see."""
+        """When `unit` begins to be made: drop what neither it nor anything later sees.
+
+        The copies of the unit before are computed in its first step, so what they see stays.
+        """
         self._entries = [entry for entry in self._entries if self._needed(entry[0], unit)]
 
     def drop(self) -> None:

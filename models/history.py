@@ -65,7 +65,7 @@ def sees(query: Segment, key: Segment, levels: int, history_units: int | None = 
 
 
 def sees_official(query: Segment, key: Segment, *, causal: bool = True) -> bool:
-    """The published rule; a segment is one latent frame: text and the first frame see each other, later frames look back.
+    """The published rule, a segment being one latent frame: text and the first frame see each other, frames look back.
 
     Without `causal` everything of a clip sees everything (the bidirectional baseline).
     """

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.history import Span
+from rayramid.models.precision import widen
 from rayramid.models.pyramid import TIMESTEPS, Pyramid, down
 from rayramid.models.sequence import Clip, Pack, Piece, Prompt, assemble, check_size, training_spans
 
@@ -141,8 +142,7 @@ def objective(velocities: Sequence[Tensor], targets: Targets) -> Loss:
     """The mean squared error of each predicted velocity, in fp32 at least."""
     errors = []
     for predicted, target in zip(velocities, targets.velocities, strict=True):
-        difference = predicted.to(torch.promote_types(predicted.dtype, torch.float32)) - target
-        errors.append(difference.square().mean())
+        errors.append((widen(predicted) - target).square().mean())
     return Loss(torch.stack(errors), targets.units, targets.levels)
 
 

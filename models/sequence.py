@@ -29,7 +29,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of latents at one level: a context copy, or a noisy target. `start` is its first latent's index in the video."""
+    """A run of latents at one level, a context copy or a noisy target; `start` is its first latent's index."""
 
     kind: Literal["context", "target"]
     unit: int
@@ -52,8 +52,8 @@ class Clip:
 class Pack:
     """Segments of any number of clips with their content, in the callers' order; the DiT orders tokens for attention.
 
-    `contents[i]` belongs to `segments[i]`: text tokens [L, D] or a latent [C, t, h, w]. `pooled_QP[prompt_of[i]]` is its
-    pooled prompt. `targets` lists, per target piece, the segments that make it up.
+    `contents[i]` belongs to `segments[i]`: text tokens [L, D] or a latent [C, t, h, w]; `pooled_QP[prompt_of[i]]` is
+    its pooled prompt. `targets` lists, per target piece, the segments that make it up.
     """
 
     segments: tuple[Segment, ...]
@@ -77,9 +77,9 @@ class Pack:
 def assemble(clips: Sequence[Clip], config: DiTConfig) -> Pack:
     """Put clips into one pack.
 
-    Shared context: one segment per piece, text at timestep 0, positions counted on the clip's full-resolution grid.
-    Official: one segment per latent frame, every token at the target's timestep, positions counted on the target's grid.
-    Raises ValueError for sizes that patch and levels cannot divide, and for what official conditioning has no place for.
+    Shared context: one segment per piece, text at timestep 0, positions on the clip's full-resolution grid.
+    Official: one segment per latent frame, every token at the target's timestep, positions on the target's grid.
+    Raises ValueError for sizes that patch and levels cannot divide, and for what official conditioning cannot say.
     """
     segments: list[Segment] = []
     contents: list[Tensor] = []

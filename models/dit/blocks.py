@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from rayramid.models.attention import AttentionPlan, attend
 from rayramid.models.dit.config import DiTConfig
-from rayramid.models.dit.embeddings import rotate, widen
+from rayramid.models.dit.embeddings import rotate
+from rayramid.models.precision import widen
 
 Past = tuple[Sequence[Tensor], Sequence[Tensor]]
 
@@ -21,8 +22,8 @@ Past = tuple[Sequence[Tensor], Sequence[Tensor]]
 class Spread:
     """How one row per segment reaches its tokens.
 
-    `runs` are (segments, tokens each) of neighbours of equal length, so that broadcasting does it; a run list would be a
-    new graph for every pack in compiled code, so `index_T` (each token's segment) takes its place there.
+    `runs` are (segments, tokens each) of neighbours of equal length: broadcasting does it, forward and backward. In
+    compiled code a list of runs would be a new graph for every pack; there `index_T`, each token's segment, does it.
     """
 
     runs: tuple[tuple[int, int], ...]

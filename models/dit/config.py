@@ -8,11 +8,11 @@ from typing import Literal
 class DiTConfig:
     """One configuration for both published architectures and for ours.
 
-    SD3's MM-DiT is `single_blocks=0` with a `position_table` and temporal RoPE; miniFLUX has single blocks and 3-axis RoPE.
+    SD3's MM-DiT has no `single_blocks`, but a `position_table` and temporal RoPE; miniFLUX has them, and 3-axis RoPE.
     `dataclasses.asdict` and `DiTConfig(**d)` round-trip through JSON. Raises ValueError for what cannot be built.
 
-    The paper's baselines are configurations too: `frames_per_unit=None` is full-sequence diffusion, `levels=1` plain flow
-    matching at full resolution, `conditioning="official"` with `causal=False` bidirectional attention.
+    The paper's baselines are configurations too: `frames_per_unit=None` is full-sequence diffusion, `levels=1` plain
+    flow matching at full resolution, `conditioning="official"` with `causal=False` bidirectional attention.
     """
 
     heads: int

@@ -17,11 +17,6 @@ ROPE_THETA = 10000.0
 TIME_FREQUENCIES = 128
 
 
-def widen(x: Tensor) -> Tensor:
-    """Low precision to fp32; fp32 and float64 stay."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 class TwoLayer(nn.Module):
     """Linear, SiLU, linear."""
 
@@ -95,9 +90,9 @@ def rotate(x: Tensor, rotations: Tensor) -> Tensor:
 
 
 def table_positions(segments: Sequence[Segment], config: DiTConfig, dtype: torch.dtype) -> Tensor:
-    """[T, D] additive positions: the centre of a fixed sine-cosine table, columns in the first half of D, rows in the other.
+    """[T, D] additive positions from the centre of a fixed sine-cosine table, interpolated between its cells.
 
-    Between cells it is interpolated. Raises ValueError for a grid larger than the table.
+    The first half of D tells the column, the other the row. Raises ValueError for a grid larger than the table.
     """
     parts = []
     for segment in segments:
@@ -125,6 +120,7 @@ def _axis(config: DiTConfig, cells: int, stride: int) -> Tensor:
 def axis_table(config: DiTConfig) -> Tensor:
     """[M, D/2] float64: sines, then cosines, of one axis of the additive position table."""
     rates = 10000.0 ** -(torch.arange(config.width // 4, dtype=torch.float64) / (config.width // 4))
-    place = torch.arange(config.position_table, dtype=torch.float64) * config.position_base / config.position_table
+    # The published table divides in fp32 and goes on in float64.
+    place = (torch.arange(config.position_table) / (config.position_table / config.position_base)).double()
     angles = place[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -4,6 +4,7 @@ Shape letters: T tokens, S segments, D width, L text tokens, C channels.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -27,9 +28,9 @@ from rayramid.models.dit.embeddings import (
     table_positions,
     timestep_waves,
     unpatchify,
-    widen,
 )
 from rayramid.models.history import Segment, sees, sees_official
+from rayramid.models.precision import widen, without_autocast
 from rayramid.models.sequence import Pack
 
 Recompute = Literal["none", "selective", "full"]
@@ -111,16 +112,18 @@ class DiT(nn.Module):
         plan = plan_attention(pack.segments, cached, self._sees, executor=executor, device=device)
         segments = [pack.segments[index] for index in plan.order]
         self._check_history(segments, plan)
-        text_TD, video_TD, condition_SD, layout = self._embed(pack, segments, plan)
         past = [_past(held, block) for block in range(len(self.blocks))]
-        video_TD, pairs = self.run_blocks(text_TD, video_TD, condition_SD, layout, past, keep=any(held))
+        with self._autocast():
+            text_TD, video_TD, condition_SD, layout = self._embed(pack, segments, plan)
+            video_TD, pairs = self.run_blocks(text_TD, video_TD, condition_SD, layout, past, keep=any(held))
+            velocities = self._velocities(pack, segments, plan, video_TD, condition_SD)
         for number, segment in enumerate(segments):
             cache = held[segment.clip]
             if cache is not None and segment.kind != "target":
                 start = sum(plan.lengths[:number])
                 part = slice(start, start + segment.length)
                 cache.append(segment, [(keys[part], values[part]) for keys, values in pairs])
-        return self._velocities(pack, segments, plan, video_TD, condition_SD)
+        return velocities
 
     def run_blocks(
         self,
@@ -156,6 +159,12 @@ class DiT(nn.Module):
             return checkpoint(block, *inputs, use_reentrant=False)
         contexts = partial(create_selective_checkpoint_contexts, _keep_products)
         return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        """Weights in low precision multiply in it; everything else stays exact, as under a caller's autocast."""
+        weight = self.patch_in.weight
+        low = weight.dtype in (torch.bfloat16, torch.float16)
+        return torch.autocast(weight.device.type, weight.dtype) if low else nullcontext()
 
     def _sees(self, query: Segment, key: Segment) -> bool:
         config = self.config
@@ -196,15 +205,16 @@ class DiT(nn.Module):
         words, video = segments[: plan.texts], segments[plan.texts :]
         layout = _layout(plan, rotations(positions(segments).to(weight.device), self.config.rope_axes, exact))
 
-        text_TD = self.text_in(torch.cat([weight.new_empty(0, self.config.text_dim), *contents[: plan.texts]]))
+        # The residual stream is exact from the start.
+        text_TD = widen(self.text_in(torch.cat([weight.new_empty(0, self.config.text_dim), *contents[: plan.texts]])))
         patches = [patchify(latent, self.config.patch) for latent in contents[plan.texts :]]
-        video_TD = self.patch_in(torch.cat([weight.new_empty(0, weight.shape[1]), *patches]))
+        video_TD = widen(self.patch_in(torch.cat([weight.new_empty(0, weight.shape[1]), *patches])))
         if self.config.position_table:
             video_TD = video_TD + table_positions(video, self.config, exact).to(weight.device)
 
         prompts = torch.tensor([pack.prompt_of[index] for index in plan.order], device=weight.device)
         timesteps = torch.tensor([segment.timestep for segment in segments], device=weight.device)
-        with torch.autocast(weight.device.type, enabled=False):
+        with without_autocast(weight.device):
             time_SD = self.time_in(timestep_waves(timesteps.to(exact)))
             pooled_SD = self.pooled_in(pack.pooled_QP.to(weight.device))[prompts]
         condition_SD = time_SD + pooled_SD
