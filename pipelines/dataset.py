@@ -19,7 +19,7 @@ from rayramid.pipelines.identity import caption_id as id_of_caption
 
 
 class LatentDataset:
-    """One version of a dataset. Opening reads the manifest and its index; then a latent or a text is one ranged read."""
+    """One version of a dataset. Opening reads manifest and index; then a latent or a text is one ranged read."""
 
     def __init__(self, root: str, manifest: Mapping[str, Any], index: pa.Table, text_index: pa.Table) -> None:
         self.root = root

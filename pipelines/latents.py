@@ -1,7 +1,7 @@
 """The Parquet files that carry tensors: their schemas, and a writer that knows where in the file every tensor lies.
 
-A tensor column is uncompressed `large_binary` without dictionary, raw little-endian bf16, all values of a row group in one
-page. So the values of a group are the last bytes of its column chunk, and a reader that knows an offset needs one
+A tensor column is uncompressed `large_binary` without dictionary, raw little-endian bf16, all values of a row group in
+one page. So the values of a group are the last bytes of its column chunk, and a reader that knows an offset needs one
 ranged read and no footer.
 """
 

@@ -1,0 +1,268 @@
+"""The whole data path: sources, five jobs, a version, a report. Started again, it does only what is new."""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from rayramid.models import storage
+from rayramid.models.errors import UserError
+from rayramid.pipelines import encoders, receipts
+from rayramid.pipelines import plan as plans
+from rayramid.pipelines.curation import walk
+from rayramid.pipelines.encoders import Encoder
+from rayramid.pipelines.execute import execute, remotely
+from rayramid.pipelines.job import Row
+from rayramid.pipelines.ledger import Ledger, LedgerError
+from rayramid.pipelines.outcomes import Outcomes, outcomes_of
+from rayramid.pipelines.publish import publish, write_failures
+from rayramid.pipelines.report import run_facts, write_report
+from rayramid.pipelines.sources import SourceFile, list_sources
+from rayramid.pipelines.spec import JOBS, DataSpec, JobName
+from rayramid.pipelines.stages import Work
+
+log = logging.getLogger(__name__)
+
+# (job, shards done, shards in all)
+Progress = Callable[[str, int, int], None]
+
+RESULT_FOLDERS = ("clips", "scores", "captions", "text", "latents")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did: the jobs' ledgers, the fates of all clips, the version and the report."""
+
+    root: str
+    ledgers: tuple[Ledger, ...]
+    version: int | None
+    new_version: bool
+    kept: int
+    rejected: int
+    failed: int
+    pending: int
+    report: str
+    seconds: float
+
+    def lines(self) -> list[str]:
+        """For people: one line per ledger, then the outcome."""
+        ledgers = [
+            f"{ledger.job:<8} {ledger.inputs} inputs = {ledger.ok} ok + {ledger.failed} failed"
+            + (f" ({ledger.pending} pending)" if ledger.pending else "")
+            + (f" -> {ledger.outputs} clips" if ledger.job == "shots" else "")
+            for ledger in self.ledgers
+        ]
+        fates = f"clips    {self.kept} kept + {self.rejected} rejected + {self.failed} failed"
+        if self.version is None:
+            version = "no version: nothing is kept yet"
+        else:
+            version = f"version  v{self.version} ({'new' if self.new_version else 'unchanged'})"
+        return [*ledgers, fates, version, f"report   {self.report}"]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a run would do in one job, as far as it can be known now."""
+
+    job: str
+    inputs: int
+    done: int
+    pending: int
+
+
+def run(
+    spec: DataSpec,
+    only: str | None = None,
+    limit: int | None = None,
+    on_progress: Progress | None = None,
+) -> Summary:
+    """Do what is missing, make a version if anything changed, write the report. Expects Ray to be initialised.
+
+    Args:
+        spec: the whole data path.
+        only: do this job alone, on what the others have done before.
+        limit: take the first so many sources.
+        on_progress: called with (job, shards done, shards in all).
+
+    Raises:
+        UserError: no sources, a root that cannot be written, an encoder that is not there.
+        LedgerError: a job's inputs are not its ok and failed rows.
+    """
+    started = time.monotonic()
+    storage.check_writable(spec.root)
+    sources = _sources(spec, limit)
+    jobs = _jobs(only)
+    name = uuid.uuid4().hex[:12]
+    seconds: dict[str, float] = {}
+
+    def perform(work: Work) -> Outcomes:
+        began = time.monotonic()
+        if work.job in jobs:
+            _do(spec, name, work, on_progress)
+        outcomes = _look_up(spec.root, work)
+        seconds[work.job] = round(time.monotonic() - began, 2)
+        if work.job in jobs:
+            outcomes.ledger().check()
+        return outcomes
+
+    curation = walk(spec, sources, perform, _MadeNow(spec, jobs))
+    fates = {fate: curation.count(fate) for fate in ("kept", "rejected", "failed", "pending")}
+    write_failures(spec.root, curation)
+    facts = run_facts(seconds)
+    version, new = publish(spec, curation, facts.code)
+    summary = Summary(
+        root=spec.root,
+        ledgers=tuple(curation.jobs[job].ledger() for job in JOBS),
+        version=version,
+        new_version=new,
+        **fates,
+        report=storage.join(spec.root, "report", "index.html"),
+        seconds=round(time.monotonic() - started, 2),
+    )
+    write_report(spec, curation, summary.ledgers, version, facts)
+    log.info("curation done", extra={"root": spec.root, "version": version, **fates})
+    return summary
+
+
+def plan(spec: DataSpec, limit: int | None = None) -> list[Pending]:
+    """What `run` would do, without doing it: sources are listed, nothing is decoded, no Ray is needed."""
+    curation = walk(spec, _sources(spec, limit), lambda work: _look_up(spec.root, work), _Recorded(spec))
+    ledgers = [curation.jobs[job].ledger() for job in JOBS]
+    return [Pending(ledger.job, ledger.inputs, ledger.ok + ledger.failed, ledger.pending) for ledger in ledgers]
+
+
+def status(root: str) -> list[Ledger]:
+    """The ledgers over everything that was ever planned under a root."""
+    found = []
+    for job in JOBS:
+        shards = plans.read_plans(root, job)
+        found.append(outcomes_of(root, job, plans.planned(shards), shards, receipts.read_receipts(root, job)).ledger())
+    if not any(ledger.inputs for ledger in found):
+        raise UserError(f"{root}: nothing was planned here; start with `rayramid data run SPEC`")
+    return found
+
+
+def retry(root: str) -> int:
+    """Plan all failed items anew, for the next run to do; their number."""
+    count = 0
+    for job in JOBS:
+        shards = plans.read_plans(root, job)
+        committed = receipts.read_receipts(root, job)
+        waiting = plans.planned(shard for shard in shards if shard.shard_id not in committed)
+        outcomes = outcomes_of(root, job, plans.planned(shards), shards, committed)
+        failed = {failure.item_id for failure in outcomes.failures} - waiting
+        if not failed:
+            continue
+        items = {}
+        for shard in shards:
+            if not failed.isdisjoint(shard.item_ids):
+                _, rows = plans.read_shard(job, shard.plan, shard.row_group)
+                items.update({item.item_id: item for item in rows if item.item_id in failed})
+        generation = 1 + max(shard.generation for shard in shards)
+        # One to a shard: what failed once should not hold up anything else.
+        plans.write_plan(root, job, [[item] for _, item in sorted(items.items())], generation)
+        count += len(failed)
+    return count
+
+
+def gc(root: str) -> int:
+    """Delete files that another attempt's receipt made useless; files of shards still under way stay. Their number."""
+    committed = {job: receipts.read_receipts(root, job) for job in JOBS}
+    files = {receipt.shard_id: receipt.file for found in committed.values() for receipt in found.values()}
+    count = 0
+    for folder in RESULT_FOLDERS:
+        for url in storage.list_files(storage.join(root, folder), ".parquet"):
+            file = storage.relative(root, url)
+            shard_id = file.rpartition("/")[2].rpartition("-")[0]
+            if files.get(shard_id, file) != file:
+                storage.delete(url)
+                count += 1
+    return count
+
+
+class _Recorded:
+    """Encoders as far as they are known without making any."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        self._spec = spec
+
+    def text(self) -> Encoder | None:
+        choice = self._spec.embed.text
+        return encoders.made(self._spec.root, "text") if choice == "tiny" else encoders.text_encoder("", choice)
+
+    def vae(self, clips: Sequence[Row]) -> Encoder | None:
+        choice = self._spec.encode.vae
+        return encoders.made(self._spec.root, "vae") if choice == "pca" else encoders.vae_encoder("", choice, (), 0)
+
+
+class _MadeNow:
+    """Encoders made in the cluster where they are missing and this run's jobs need them."""
+
+    def __init__(self, spec: DataSpec, jobs: Collection[JobName]) -> None:
+        self._spec = spec
+        self._jobs = jobs
+
+    def text(self) -> Encoder | None:
+        spec = self._spec
+        if "embed" not in self._jobs:
+            return _Recorded(spec).text()
+        recorded = encoders.made(spec.root, "text") if spec.embed.text == "tiny" else None
+        return recorded or remotely(encoders.text_encoder, spec.workers.embed, spec.root, spec.embed.text)
+
+    def vae(self, clips: Sequence[Row]) -> Encoder | None:
+        spec = self._spec
+        if "encode" not in self._jobs:
+            return _Recorded(spec).vae(clips)
+        recorded = encoders.made(spec.root, "vae") if spec.encode.vae == "pca" else None
+        arguments = (spec.root, spec.encode.vae, clips, spec.decode.deadline_s)
+        return recorded or remotely(encoders.vae_encoder, spec.workers.encode, *arguments)
+
+
+def _jobs(only: str | None) -> Collection[JobName]:
+    if only is None:
+        return JOBS
+    chosen = tuple(job for job in JOBS if job == only)
+    if not chosen:
+        raise UserError(f"there is no job {only!r}; the jobs are {', '.join(JOBS)}")
+    return chosen
+
+
+def _sources(spec: DataSpec, limit: int | None) -> list[SourceFile]:
+    return list_sources(spec.sources, spec.root, spec.split.val)[:limit]
+
+
+def _do(spec: DataSpec, name: str, work: Work, on_progress: Progress | None) -> None:
+    """Plan the items that no plan holds yet, then do every shard that has wanted items and no receipt."""
+    workers = spec.workers.of(work.job)
+    shards = plans.read_plans(spec.root, work.job)
+    known = plans.planned(shards)
+    new = [item for item in work.items if item.item_id not in known]
+    if new:
+        plans.write_plan(spec.root, work.job, plans.cut(new, work.largest, workers.count), generation=0)
+        shards = plans.read_plans(spec.root, work.job)
+    wanted = {item.item_id for item in work.items}
+    committed = receipts.read_receipts(spec.root, work.job)
+    waiting = [shard for shard in shards if shard.shard_id not in committed and not wanted.isdisjoint(shard.item_ids)]
+    done = 0
+
+    def report_progress() -> None:
+        if on_progress is not None:
+            on_progress(work.job, done, len(waiting))
+
+    def on_shard() -> None:
+        nonlocal done
+        done += 1
+        report_progress()
+
+    report_progress()
+    if waiting:
+        execute(spec.root, name, work.recipe, waiting, workers, on_shard)
+    if done != len(waiting):
+        raise LedgerError(f"{work.job}: {len(waiting)} shards were given out, {done} came back")
+
+
+def _look_up(root: str, work: Work) -> Outcomes:
+    shards = plans.read_plans(root, work.job)
+    item_ids = [item.item_id for item in work.items]
+    return outcomes_of(root, work.job, item_ids, shards, receipts.read_receipts(root, work.job))

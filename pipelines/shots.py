@@ -1,0 +1,118 @@
+"""Job 1: a source becomes its single-shot clips. Clips are virtual: a range of milliseconds of the source."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rayramid.models.media.errors import DecodeError
+from rayramid.models.media.track import Probe
+from rayramid.pipelines.cuts import CONTENT_SIDE, TRANSNET_SIZE, detector_of
+from rayramid.pipelines.frames import SourceFrames
+from rayramid.pipelines.identity import digest
+from rayramid.pipelines.job import Row
+from rayramid.pipelines.spec import Shots
+
+COLUMNS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("source_id", pa.string()),
+        ("uri", pa.string()),
+        ("name", pa.string()),
+        ("kind", pa.string()),
+        ("start_ms", pa.int64()),
+        ("end_ms", pa.int64()),
+        ("fps", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("codec", pa.string()),
+        ("licence", pa.string()),
+        ("split", pa.string()),
+    ]
+)
+
+
+class ShotsJob:
+    """Rows are source files; a result row is a clip. A source without a shot of the wanted length becomes no clip."""
+
+    columns_out = COLUMNS
+    batch = 1
+    facts: tuple[str, ...] = ()
+
+    def __init__(self, shots: Shots, deadline_s: float) -> None:
+        self._shots = shots
+        self._frames = SourceFrames(deadline_s)
+        self._detect = detector_of(shots.detector, shots.threshold)
+
+    def rows_per_group(self, row: Row) -> int:
+        """Rows are read together."""
+        return 4096
+
+    def __call__(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """The clips of each source."""
+        return [self._clips(row) for row in rows]
+
+    def _clips(self, row: Row) -> list[Row]:
+        probe = self._frames.probe(row["uri"], row["kind"])
+        if row["kind"] == "image":
+            ranges = [(0, math.ceil(probe.duration_ms))]
+        else:
+            ranges = self._ranges(row, probe)
+        return [
+            {
+                "clip_id": digest("clip", row["source_id"], start_ms, end_ms),
+                "source_id": row["source_id"],
+                "uri": row["uri"],
+                "name": row["name"],
+                "kind": row["kind"],
+                "start_ms": start_ms,
+                "end_ms": end_ms,
+                "fps": probe.fps,
+                "width": probe.width,
+                "height": probe.height,
+                "codec": probe.codec,
+                "licence": row["licence"],
+                "split": row["split"],
+            }
+            for start_ms, end_ms in ranges
+        ]
+
+    def _ranges(self, row: Row, probe: Probe) -> list[tuple[int, int]]:
+        times_ms = self._frames.times(row["uri"])
+        if len(times_ms) == 0:
+            raise DecodeError(row["uri"], "no frames")
+        end_ms = math.ceil(times_ms[-1] + _frame_ms(times_ms, probe))
+        whole = {**row, "start_ms": 0, "end_ms": end_ms}
+        cuts = self._detect(self._frames.read(whole, self._detection_size(probe)))
+        return clip_ranges(times_ms, cuts, end_ms, self._shots)
+
+    def _detection_size(self, probe: Probe) -> tuple[int, int]:
+        if self._shots.detector == "transnetv2":
+            return TRANSNET_SIZE
+        scale = min(1.0, CONTENT_SIDE / max(probe.width, probe.height))
+        return max(2, round(probe.height * scale)), max(2, round(probe.width * scale))
+
+
+def clip_ranges(times_ms: NDArray[np.float64], cuts: Sequence[int], end_ms: int, shots: Shots) -> list[tuple[int, int]]:
+    """Ranges [start, end) in ms of the clips: shots between cuts, trimmed, chopped to `max_s`, none under `min_s`.
+
+    A frame belongs to a clip if start <= its time < end, so a boundary is the floor of its first frame's time.
+    """
+    boundaries = [0, *(math.floor(times_ms[cut] + 1e-6) for cut in cuts if cut < len(times_ms)), end_ms]
+    trim_ms, min_ms, max_ms = (round(1000 * value) for value in (shots.trim_s, shots.min_s, shots.max_s))
+    ranges: list[tuple[int, int]] = []
+    for number, (start, end) in enumerate(pairwise(boundaries)):
+        first = start + (trim_ms if number > 0 else 0)
+        last = end - (trim_ms if number < len(boundaries) - 2 else 0)
+        pieces = range(first, last, max_ms)
+        ranges += [
+            (piece, min(piece + max_ms, last)) for piece in pieces if min(piece + max_ms, last) - piece >= min_ms
+        ]
+    return [(start, end) for start, end in ranges if end > start]
+
+
+def _frame_ms(times_ms: NDArray[np.float64], probe: Probe) -> float:
+    return float(np.median(np.diff(times_ms))) if len(times_ms) > 1 else 1000.0 / probe.fps
