@@ -95,9 +95,7 @@ def _generate(spec: "ServeSpec", prompt: str, path: Path) -> Path:
     return path
 
 
-def _report(
-    out: Path, curated: "Summary", trained: "TrainResult", video: Path, prompt: str, seconds: float
-) -> None:
+def _report(out: Path, curated: "Summary", trained: "TrainResult", video: Path, prompt: str, seconds: float) -> None:
     specs = out / "specs"
     result(f"\nDone in {seconds:.0f} s. What was made:")
     for name, place in (

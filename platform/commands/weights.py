@@ -1,0 +1,83 @@
+"""`rayramid weights`: released weights in and out; `rayramid plan`: what a configuration costs."""
+
+import dataclasses
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from rayramid.platform.commands.options import AsJson
+from rayramid.platform.console import emit_json, result
+
+app = typer.Typer(no_args_is_help=True, help="Import, export and inspect weights.")
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A folder or URL.", show_default=False)]
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="A folder or URL to write.", show_default=False)]
+
+
+class Conditioning(StrEnum):
+    """What imported weights are to be used as."""
+
+    official = "official"
+    shared_context = "shared_context"
+
+
+@app.command("import")
+def import_(
+    source: Source,
+    target: Target,
+    variant: Annotated[str | None, typer.Option(help="Which DiT of a release, such as 768p.")] = None,
+    conditioning: Annotated[
+        Conditioning, typer.Option(help="official repeats the release; shared_context makes initial weights.")
+    ] = Conditioning.official,
+) -> None:
+    """Write a checkpoint folder from a released Pyramid Flow model, or from SD3-medium's transformer.
+
+    Example: rayramid weights import pyramid-flow-miniflux models/miniflux --variant 768p
+    """
+    from rayramid.models.importers.release import import_weights
+
+    card = import_weights(source, target, variant=variant, conditioning=conditioning.value)
+    result(f"{target}: {card.preset}, {card.width}x{card.height}, {card.frames} frames, {card.dit['conditioning']}")
+
+
+@app.command()
+def export(source: Source, target: Target) -> None:
+    """Write a checkpoint folder in the released layout; the weights are the same bits."""
+    from rayramid.models.importers.release import export_weights
+
+    export_weights(source, target)
+    result(target)
+
+
+@app.command()
+def inspect(source: Source, as_json: AsJson = False) -> None:
+    """Show what a checkpoint folder, a release or a weight file holds."""
+    from rayramid.models.importers.inspect import inspect_weights
+
+    inspection = inspect_weights(source)
+    if as_json:
+        emit_json(dataclasses.asdict(inspection))
+    else:
+        result(inspection.text())
+
+
+def plan(
+    preset: Annotated[str, typer.Option(help="sd3-2b, miniflux-2b or tiny.")],
+    size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels.")],
+    frames: Annotated[int, typer.Option(min=1, help="1 + 8n; 241 are 10 seconds at 24 a second.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a configuration costs: tokens, parameters, FLOPs, caches and memory, before renting a GPU.
+
+    Example: rayramid plan --preset miniflux-2b --size 1280x768 --frames 241
+    """
+    from rayramid.models.brief import parse_size
+    from rayramid.models.cost import plan_cost
+    from rayramid.models.cost_report import report
+
+    width, height = parse_size(size)
+    cost = plan_cost(preset, width, height, frames)
+    if as_json:
+        emit_json(dataclasses.asdict(cost))
+    else:
+        result(report(cost))
