@@ -193,5 +193,4 @@ def _training_columns() -> Callable[..., list[Column]]:
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Golden:
-    torch.set_num_threads(1)
     return Golden.read(request.param)

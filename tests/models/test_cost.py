@@ -1,0 +1,137 @@
+"""The cost of configurations: the paper's token counts, hand-computed small ones, and the real modules' memory."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from rayramid.models.cost import latent_grid, live_copies, plan_cost
+from rayramid.models.cost_report import report, with_prefix
+from rayramid.models.dit.config import DiTConfig
+from rayramid.models.dit.model import DiT
+from rayramid.models.errors import UserError
+from rayramid.models.memory import activation_bytes, cache_bytes
+from rayramid.models.presets import PRESETS
+from rayramid.models.sequence import Clip, Piece, Prompt, assemble, training_spans
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return plan_cost("sd3-2b", 1280, 768, 241)
+
+
+def test_the_papers_token_counts(paper):
+    """Paper, section 3.3: 10 s at 768p are 119,040 tokens as a full sequence and 15,360 as a pyramid."""
+    assert (paper.full_sequence_tokens, paper.pyramid_tokens) == (119_040, 15_360)
+    assert [(stage.level, stage.separate_tokens) for stage in paper.stages] == [(2, 7_440), (1, 8_880), (0, 15_360)]
+    assert [stage.grid for stage in paper.stages] == [(12, 20), (24, 40), (48, 80)]
+
+
+def test_every_number_goes_into_json(paper):
+    assert json.loads(json.dumps(dataclasses.asdict(paper)))["latents"] == 31
+
+
+def test_the_report_shows_the_paper(paper):
+    text = report(paper)
+    assert "119,040" in text
+    assert "15,360" in text
+    assert with_prefix(3.41e13, "FLOP") == "34.1 TFLOP"
+    assert with_prefix(12, "B") == "12 B"
+
+
+def test_shared_context_by_hand():
+    """tiny at 128x128, 17 frames: units of 64, 16 and 4 tokens by level, text 10."""
+    plan = plan_cost("tiny", 128, 128, 17, text_tokens=10)
+    by_units = {row.units_per_clip: row for row in plan.training}
+    assert list(by_units) == [1, 2, 3]
+    # All three units at all levels: copies of units 0 and 1 (84 each), targets (84 each), text.
+    assert by_units[3].largest_sequence == 10 + 2 * 84 + 3 * 84
+    # The last unit alone: unit 1 at every level, unit 0 where something sees it, at levels 1 and 2.
+    assert by_units[1].largest_sequence == 10 + 84 + 20 + 84
+    # Separate: unit 0 has no history, unit 1 sees unit 0 at its own level, unit 2 also unit 0 one level down.
+    separate = 3 * 3 * 10 + 84 + 2 * 84 + (2 * 84 + 4 + 4 + 16)
+    assert by_units[3].token_ratio == pytest.approx(separate / (10 + 5 * 84))
+
+
+def test_live_copies_are_those_that_something_still_sees():
+    """At 768p, 10,560 tokens are live while unit 20 is made, of the 100,800 of all copies."""
+    config = PRESETS["sd3-2b"]
+    grid = latent_grid(config, 1280, 768, 241)
+    live = live_copies(config, grid, 20)
+    assert sum(copy.length for copy in live) == 3_840 + 2 * 960 + 20 * 240
+    assert sum(copy.length for copy in live_copies(config, grid, 20, evict=False)) == 20 * 5_040
+    assert cache_bytes(config, 10_560) == 2 * 2 * 24 * 1_536 * 10_560
+
+
+def test_guidance_doubles_and_caching_saves(paper):
+    sampling = paper.sampling
+    alone = plan_cost("sd3-2b", 1280, 768, 241, guided=False).sampling
+    assert (sampling.flops, sampling.cache_bytes) == (2 * alone.flops, 2 * alone.cache_bytes)
+    assert 2.5 < sampling.recomputed_flops / sampling.flops < 3.8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sd3-2", 1280, 768, 241), "no preset sd3-2, did you mean sd3-2b"),
+        (("sd3-2b", 1280, 720, 241), "size 1280x720: both sides must be multiples of 64 pixels"),
+        (("sd3-2b", 1280, 768, 240), r"240 frames: must be 1 \+ a multiple of 8"),
+        (("sd3-2b", 0, 768, 241), "both sides must be multiples of 64 pixels"),
+    ],
+)
+def test_what_can_not_be_made_is_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        plan_cost(*arguments)
+
+
+def kept_bytes(config, side, recompute):
+    """What autograd keeps of one target with two units of history at `side` x `side` latents, and its tokens."""
+    dit = DiT(config)
+    dit.recompute = recompute
+    (spans,) = training_spans(config, 3, 2, 1)
+    pieces = tuple(
+        Piece(
+            span.kind,
+            span.unit,
+            span.level,
+            torch.randn(16, 1, side >> span.level, side >> span.level),
+            500.0,
+            span.start,
+        )
+        for span in spans
+    )
+    pack = assemble([Clip((Prompt(torch.randn(16, config.text_dim), torch.randn(config.pooled_dim)),), pieces)], config)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in dit.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", dtype=torch.bfloat16):
+        sum(velocity.square().mean() for velocity in dit(pack))
+    return sum(size for size, _ in kept.values()), pack.length
+
+
+@pytest.mark.parametrize("singles", [0, 3])
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_activation_bytes_agree_with_what_autograd_keeps(singles, recompute):
+    config = DiTConfig(
+        heads=2,
+        head_dim=64,
+        double_blocks=3,
+        single_blocks=singles,
+        text_dim=16,
+        pooled_dim=16,
+        rope_axes=(16, 24, 24),
+    )
+    (small, few), (large, many) = (kept_bytes(config, side, recompute) for side in (16, 32))
+    expected = activation_bytes(config, many - few, recompute)
+    if recompute == "full":
+        # The block being recomputed is not among what the forward keeps.
+        expected -= 92 * config.width * (many - few)
+    assert large - small == pytest.approx(expected, rel=0.15)
