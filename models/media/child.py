@@ -1,7 +1,7 @@
 """Decoding in a process of its own: a file that hangs or kills its decoder costs a deadline, not the worker.
 
-Native decoders can hang while they hold the interpreter's lock, so only another process can end them. The child imports no torch
-and is a plain program (not `multiprocessing`), so that it never runs the parent's main module.
+Native decoders can hang while they hold the interpreter's lock, so only another process can end them. The child
+imports no torch and is a plain program (not `multiprocessing`), so that it never runs the parent's main module.
 """
 
 import os
@@ -26,14 +26,15 @@ START_S = 60.0
 class DecodeChild:
     """Reads videos in a child process that starts at the first call and is killed when an answer takes too long.
 
-    Each answer (a probe, one window of frames) has `deadline_s` seconds. After a DecodeError the object goes on with the next file.
-    One thread at a time.
+    Each answer (a probe, one window of frames) has `deadline_s` seconds. After a DecodeError the object goes on with
+    the next file. One request at a time: finish or close a read before the next.
     """
 
     def __init__(self, deadline_s: float = 30.0) -> None:
         self.deadline_s = deadline_s
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._reading = False
 
     def probe(self, path: str | Path) -> Probe:
         """As `read.probe`."""
@@ -56,26 +57,26 @@ class DecodeChild:
     ) -> Iterator[NDArray[np.uint8]]:
         """As `read.read_frames`; the next window is decoded while the caller works on this one."""
         self._ask(path, "read_frames", start_ms, end_ms, fps, window, size)
-        waiting = True
+        self._reading = True
         try:
-            while True:
-                waiting = False
-                shape = self._answer(path)
-                if shape is None:
-                    return
+            while (shape := self._answer(path)) is not None:
                 frames = np.empty(shape, np.uint8)
                 assert self._connection is not None
-                self._connection.recv_bytes_into(memoryview(frames).cast("B"))
+                self._connection.recv_bytes_into(frames.reshape(-1).data)
                 self._ask(path, "next")
-                waiting = True
                 yield frames
+            self._reading = False
+        except DecodeError:
+            self._reading = False
+            raise
         finally:
-            # The caller stopped in the middle: the window under way has no reader.
-            if waiting:
+            # The caller stopped in the middle: nobody takes the window under way.
+            if self._reading:
                 self.close()
 
     def close(self) -> None:
         """Ends the child; the next call starts another."""
+        self._reading = False
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -93,6 +94,7 @@ class DecodeChild:
         self.close()
 
     def _ask(self, path: str | Path, *request: Any) -> None:
+        assert request[0] == "next" or not self._reading, "finish or close the read before the next request"
         if self._connection is None:
             self._start()
         assert self._connection is not None
@@ -141,18 +143,20 @@ def _serve(connection: Connection, deadline_s: float) -> None:
 
     connection.send("ready")
     video: Video | None = None
+    opened: tuple[str, int] | None = None
     windows: Iterator[NDArray[np.uint8]] = iter(())
     while True:
         try:
             path, request, *arguments = connection.recv()
         except EOFError:
             return
-        # If the parent was killed while the decoder hangs, the alarm ends this process, whoever holds the interpreter's lock.
+        # If the parent was killed while the decoder hangs, the alarm ends this process, whoever holds the lock.
         signal.setitimer(signal.ITIMER_REAL, 2 * deadline_s)
         frames = None
         try:
-            if request != "next" and (video is None or video.track.path != Path(path)):
-                video = Video(path)
+            if request != "next" and (video is None or opened != (path, _changed_ns(path))):
+                video, opened = Video(path), (path, _changed_ns(path))
+            assert video is not None
             if request == "probe":
                 answer: Any = video.probe
             elif request == "frame_times":
@@ -163,12 +167,16 @@ def _serve(connection: Connection, deadline_s: float) -> None:
                 answer = None if frames is None else frames.shape
         except DecodeError as error:
             answer = error
-        except Exception as error:  # noqa: BLE001 the boundary of one file: whatever a decoder raises is that file's failure
+        except Exception as error:  # the boundary of one file: whatever a decoder raises is that file's failure
             answer = DecodeError(path, "crashed", f"{type(error).__name__}: {error}")
         signal.setitimer(signal.ITIMER_REAL, 0)
         connection.send(answer)
         if frames is not None:
-            connection.send_bytes(memoryview(frames).cast("B"))
+            connection.send_bytes(frames.reshape(-1).data)
+
+
+def _changed_ns(path: str) -> int:
+    return Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ Frame = NDArray[np.uint8]
 """Height, width, RGB."""
 
 SAME_TIME_S = 0.002
-EXACT_SEEKS = ("mov", "matroska")
 
 
 def pyav_frames(track: Track, wanted: list[int]) -> Iterator[Frame]:
@@ -44,9 +43,7 @@ def _entries(track: Track, index: int) -> Iterator[int | None]:
     yield None
 
 
-def _decoded(
-    track: Track, container: Any, stream: Any, wanted: set[int], seeking: bool
-) -> Iterator[tuple[int, Frame]]:
+def _decoded(track: Track, container: Any, stream: Any, wanted: set[int], seeking: bool) -> Iterator[tuple[int, Frame]]:
     index_of = None if track.pts is None else {int(pts): index for index, pts in enumerate(track.pts)}
     for ordinal, frame in enumerate(container.decode(stream)):
         index = ordinal if index_of is None else index_of.get(frame.pts)
@@ -65,11 +62,12 @@ def _missing(track: Track, index: int) -> DecodeError:
 
 
 def decord_reader(track: Track) -> Any | None:
-    """decord's reader, if it opens the file and sees the same frames at the same times; else None.
+    """The reader of decord, if it opens the file and sees the same frames at the same times; else None.
 
-    Only where its seeks are exact: in transport streams it gives other frames than those asked for.
+    Only where its seeks are exact: in open groups of pictures and in transport streams it gives neighbours of the
+    frames asked for.
     """
-    if track.container not in EXACT_SEEKS or track.pts is None:
+    if not track.closed:
         return None
     try:
         import decord

@@ -1,6 +1,7 @@
 """Frames of a video file by time.
 
-Times are milliseconds from the first frame shown. A frame belongs to a range if start ≤ its time < end. Paths are local.
+Times are milliseconds from the first frame shown. A frame belongs to a range if start ≤ its time < end.
+Paths are local.
 """
 
 from collections.abc import Iterator

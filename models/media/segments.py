@@ -1,8 +1,8 @@
 """A video that is watched while it is made: fragmented MP4, one media segment per unit.
 
-Every segment has its own H.264 encoder (an IDR frame first, no B frames, one thread), so its bytes depend on its frames, its first
-frame's number and its sequence number alone: another process can continue, or repeat a segment, bit for bit. The parameter sets are the
-same in all; they stand in the init segment.
+Every segment has its own H.264 encoder (an IDR frame first, no B frames, one thread), so its bytes depend on its
+frames, its first frame's number and its sequence number alone: another process can continue, or repeat one, bit for bit.
+The parameter sets are the same in all; they stand in the init segment.
 """
 
 import io
@@ -66,7 +66,7 @@ class SegmentWriter:
 
 
 def remux(fragmented: str | Path, mp4: str | Path) -> None:
-    """Copies a concatenation of segments to an ordinary MP4 (index first, seekable everywhere), without encoding again."""
+    """Copies a concatenation of segments to an ordinary MP4 (index first, seekable), without encoding again."""
     with (
         av.open(str(fragmented)) as source,
         av.open(str(mp4), "w", format="mp4", options={"movflags": "faststart"}) as target,

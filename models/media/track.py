@@ -45,13 +45,14 @@ class Track:
 
     `times_us` [N] are microseconds from the first frame, strictly rising; `end_us` is when the last one ends.
     `pts` [N] are the container's own numbers, None if they make no sense (then frames are counted);
-    `keys` are the indices where decoding can start; `rotation` is in degrees, counter-clockwise; `container` is FFmpeg's name.
+    `keys` are the indices where decoding can start; `rotation` is in degrees, counter-clockwise. `closed`: the packets
+    show that no group of pictures needs another one.
     """
 
     path: Path
     probe: Probe
-    container: str
     rotation: int
+    closed: bool
     end_us: int
     times_us: NDArray[np.int64] = field(repr=False)
     pts: NDArray[np.int64] | None = field(repr=False)
@@ -88,44 +89,48 @@ def scan(path: Path) -> Track:
         rotation = round(first.rotation / 90) * 90 % 360
         width, height = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
         codec = stream.codec_context.codec.canonical_name
-        promised, time_base, rate = stream.frames, stream.time_base, stream.average_rate or stream.guessed_rate
-        name = container.format.name.split(",")[0]
-        by_packets = codec in ONE_PACKET_PER_FRAME and name in ("mov", "matroska")
-    found = _times_of_packets(path) if by_packets else None
-    pts, keys, last_ticks, lost = found or _times_of_frames(path)
+        time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
+        kind = container.format.name.split(",")[0]
+        promised = len(stream.index_entries) if kind == "mov" else 0
+    found = _times_of_packets(path) if codec in ONE_PACKET_PER_FRAME and kind in ("mov", "matroska") else None
+    pts, keys, last_ticks, unshown, closed = found or _times_of_frames(path)
     if len(keys) == 0:
         raise DecodeError(path, "no frames", "no key frame to start from")
     rate = Fraction(rate or 25)
-    if bool(np.all(np.diff(pts) > 0)):
+    frames = len(pts)
+    rising = bool(np.all(np.diff(pts) > 0))
+    if rising:
         times_us = np.rint((pts - pts[0]) * float(time_base * 1_000_000)).astype(np.int64)
         last_us = round(last_ticks * time_base * 1_000_000)
     else:
-        times_us = np.rint(np.arange(len(pts)) * float(1_000_000 / rate)).astype(np.int64)
-        pts, last_us = None, 0
-    frames = len(times_us)
+        times_us = np.rint(np.arange(frames) * float(1_000_000 / rate)).astype(np.int64)
+        last_us = 0
     end_us = int(times_us[-1]) + (last_us or (int(times_us[-1] / (frames - 1)) if frames > 1 else round(1e6 / rate)))
     fps = round((frames - 1) * 1e6 / int(times_us[-1]), 3) if frames > 1 else float(rate)
-    missing = max(0, promised - frames - lost) if by_packets else 0
+    missing = max(0, promised - frames - unshown) if found else 0
     probe = Probe(width, height, fps, frames, max(1, round(end_us / 1000)), codec, missing)
-    return Track(path, probe, name, rotation, end_us, times_us, pts, keys)
+    return Track(path, probe, rotation, closed, end_us, times_us, pts if rising else None, keys)
 
 
-_Times = tuple[NDArray[np.int64], NDArray[np.int64], int, int]
-"""pts in the order shown, indices of key frames, duration of the last frame in ticks, packets that are never shown."""
+_Times = tuple[NDArray[np.int64], NDArray[np.int64], int, int, bool]
+"""pts in the order shown, indices of key frames, duration of the last frame in ticks, packets never shown, closed."""
 
 
 def _times_of_packets(path: Path) -> _Times | None:
     """None if a packet has no time of its own."""
-    pts, keys, durations, unshown, first_key = [], [], [], 0, None
+    pts, keys, durations, unshown, first_key, last_key, closed = [], [], [], 0, None, None, True
     with opened(path) as (container, stream):
         for packet in container.demux(stream):
             if packet.size == 0 or packet.is_corrupt:  # the flush at the end, or a packet that was cut off
                 continue
             if packet.pts is None:
                 return None
-            if first_key is None and packet.is_keyframe:
-                first_key = packet.pts
-            # An edit list hides the frames before its start; what is shown before the first key frame can't be decoded.
+            if packet.is_keyframe:
+                first_key = packet.pts if first_key is None else first_key
+                last_key = packet.pts
+            elif last_key is not None and packet.pts < last_key:
+                closed = False
+            # An edit list hides the frames before its start; those before the first key frame can't be decoded.
             if packet.is_discard or first_key is None or packet.pts < first_key:
                 unshown += 1
                 continue
@@ -136,10 +141,10 @@ def _times_of_packets(path: Path) -> _Times | None:
         return None
     order = np.argsort(pts)
     key_indices = np.flatnonzero(np.array(keys)[order])
-    # With an edit list the first frame shown may lie inside a hidden group of pictures; reading then starts at the file's start.
+    # An edit list may start inside a hidden group of pictures; reading then starts at the file's start.
     if len(key_indices) == 0 or key_indices[0] != 0:
         key_indices = np.insert(key_indices, 0, 0)
-    return np.array(pts, np.int64)[order], key_indices, durations[order[-1]], unshown
+    return np.array(pts, np.int64)[order], key_indices, durations[order[-1]], unshown, closed
 
 
 def _times_of_frames(path: Path) -> _Times:
@@ -158,4 +163,4 @@ def _times_of_frames(path: Path) -> _Times:
                 raise
     if not pts:
         raise DecodeError(path, "no frames")
-    return np.array(pts, np.int64), np.array(keys or [0], np.int64), duration, 0
+    return np.array(pts, np.int64), np.array(keys or [0], np.int64), duration, 0, False
