@@ -1,7 +1,7 @@
 """A video that is watched while it is made: fragmented MP4, one media segment per unit.
 
 Every segment has its own H.264 encoder (an IDR frame first, no B frames, one thread), so its bytes depend on its
-frames, its first frame's number and its sequence number alone: another process can continue, or repeat one, bit for bit.
+frames, its first frame's number and its sequence number alone: another process can continue or repeat it, bit for bit.
 The parameter sets are the same in all; they stand in the init segment.
 """
 
