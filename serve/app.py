@@ -26,7 +26,11 @@ def application(spec: ServeSpec) -> serve.Application:
     """The deployments of an endpoint, bound to each other."""
     model = model_of(spec)
     # Work that a stopped replica leaves is taken up from the store, so nothing waits long for it.
-    options = {"max_constructor_retry_count": 3, "graceful_shutdown_timeout_s": 2.0}
+    options = {
+        "max_constructor_retry_count": 3,
+        "graceful_shutdown_timeout_s": 2.0,
+        "graceful_shutdown_wait_loop_s": 0.1,
+    }
     text = serve.deployment(
         Text,
         ray_actor_options={"num_cpus": spec.text.num_cpus, "num_gpus": spec.text.num_gpus},
