@@ -38,8 +38,9 @@ def connect(address: str | None = None) -> Iterator[Cluster]:
         UserError: nothing answers at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray prefixes every line of every worker otherwise, and drowns what the command itself says.
-    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("RAY_DATA_LOGGING_CONFIG", str(Path(__file__).with_name("ray_data_logging.yaml")))
+    # Says on every start that the token is on, which is as it should be.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")
