@@ -60,10 +60,10 @@ def decode_tiled(
 
 def spans(side: int, tiling: Tiling) -> list[tuple[int, int]]:
     """(start, stop) of the tiles along one side of `side` latents; neighbours overlap."""
-    if side <= tiling.tile:
-        return [(0, side)]
     if tiling.blend == "published":
         return [(start, min(start + tiling.tile, side)) for start in range(0, side, tiling.tile * 3 // 4)]
+    if side <= tiling.tile:
+        return [(0, side)]
     last = math.ceil((side - tiling.overlap) / (tiling.tile - tiling.overlap)) - 1
     starts = [round(i * (side - tiling.tile) / last) for i in range(last + 1)]
     return [(start, start + tiling.tile) for start in starts]
@@ -73,8 +73,12 @@ def _run_tiles(
     run: Run, x_BCTHW: Tensor, state: StreamState | None, tiling: Tiling, scale_in: int, scale_out: int
 ) -> tuple[Tensor, StreamState]:
     """Cut the input, run every tile with its own part of the state, join the outputs."""
-    rows = spans(x_BCTHW.shape[3] // scale_in, tiling)
-    columns = spans(x_BCTHW.shape[4] // scale_in, tiling)
+    if any(side % scale_in for side in x_BCTHW.shape[3:]):
+        raise ValueError(f"frames are {x_BCTHW.shape[4]}x{x_BCTHW.shape[3]}; the VAE needs multiples of {scale_in}")
+    height, width = (side // scale_in for side in x_BCTHW.shape[3:])
+    if max(height, width) <= tiling.tile:
+        return run(x_BCTHW, state)
+    rows, columns = spans(height, tiling), spans(width, tiling)
     tails = len(state) // (len(rows) * len(columns)) if state is not None else 0
     tiles: list[list[Tensor]] = []
     new_state: list[Tensor] = []
@@ -87,12 +91,12 @@ def _run_tiles(
             tiles[-1].append(out)
             new_state += tile_state
     if tiling.blend == "published":
-        return _join_published(tiles, tiling.tile * scale_out), tuple(new_state)
-    strips = [_join_smooth(strip, columns, scale_out, dim=4) for strip in tiles]
-    return _join_smooth(strips, rows, scale_out, dim=3), tuple(new_state)
+        return join_published(tiles, tiling.tile * scale_out), tuple(new_state)
+    strips = [join_smooth(strip, columns, scale_out, dim=4) for strip in tiles]
+    return join_smooth(strips, rows, scale_out, dim=3), tuple(new_state)
 
 
-def _join_smooth(tiles: list[Tensor], places: list[tuple[int, int]], scale: int, dim: int) -> Tensor:
+def join_smooth(tiles: list[Tensor], places: list[tuple[int, int]], scale: int, dim: int) -> Tensor:
     """Weighted sum along `dim`. A tile's weight is its rise minus the next one's: together they are 1 everywhere."""
     shape = list(tiles[0].shape)
     shape[dim] = places[-1][1] * scale
@@ -115,7 +119,7 @@ def _rise(places: Tensor) -> Tensor:
     return (1 + torch.sin(torch.pi * places.clamp(-0.5, 0.5))) / 2
 
 
-def _join_published(tiles: list[list[Tensor]], tile: int) -> Tensor:
+def join_published(tiles: list[list[Tensor]], tile: int) -> Tensor:
     """Blend each tile with the (already blended) one above and the one to the left, then keep its first 3/4."""
     kept, strips = tile * 3 // 4, []
     for row, strip in enumerate(tiles):

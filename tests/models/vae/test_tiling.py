@@ -6,7 +6,7 @@ from rayramid.models.vae.config import SMALL
 from rayramid.models.vae.model import CausalVAE
 from rayramid.models.vae.posterior import posterior_mean
 from rayramid.models.vae.streaming import decode_video, encode_video, to_pixels
-from rayramid.models.vae.tiling import Tiling, decode_tiled, encode_tiled, spans
+from rayramid.models.vae.tiling import Tiling, decode_tiled, encode_tiled, join_published, join_smooth, spans
 
 TILING = Tiling(tile=8, overlap=4)
 
@@ -64,22 +64,52 @@ def test_tiles_stream_through_time(blend):
     assert latents.shape == (16, 3, 10, 12)
 
 
+def strip(*values: float) -> torch.Tensor:
+    return torch.tensor(values).view(1, 1, 1, 1, -1)
+
+
+def test_tiles_that_disagree_are_joined_along_a_raised_cosine():
+    joined = join_smooth([strip(*[0.0] * 8), strip(*[1.0] * 8)], [(0, 8), (4, 12)], scale=1, dim=4).flatten()
+    # The overlap is 4..8; its outer quarters keep one tile. (1 - sin(pi/4)) / 2 = 0.1464.
+    expected = [0, 0, 0, 0, 0, 0.1464, 0.8536, 1, 1, 1, 1, 1]
+    torch.testing.assert_close(joined, torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+def test_the_step_where_tiles_meet_is_spread_over_half_the_overlap():
+    # Offset 1 between tiles of 64 latents with the default overlap, in pixels: no step above pi/2 / 64.
+    places = spans(112, Tiling())
+    assert places == [(0, 64), (48, 112)]
+    tiles = [torch.full((1, 1, 1, 1, 512), float(i)) for i in range(2)]
+    joined = join_smooth(tiles, places, scale=8, dim=4).flatten()
+    assert joined.diff().max() <= 1.001 * torch.pi / 2 / 64
+    assert joined.diff().min() >= 0
+
+
+def test_tiles_that_agree_are_not_changed_even_where_three_overlap():
+    whole = torch.rand(1, 2, 3, 4, 13)
+    places = spans(13, TILING)
+    tiles = [whole[..., start:stop] for start, stop in places]
+    torch.testing.assert_close(join_smooth(tiles, places, scale=1, dim=4), whole)
+
+
+def test_published_blend_by_hand():
+    # Tile 4, stride 3, blend over 1: the first value of the next tile is replaced by the last of the one before.
+    tiles = [[strip(0, 1, 2, 3), strip(13, 14, 15, 16), strip(26, 27)]]
+    assert join_published(tiles, 4).flatten().tolist() == [0, 1, 2, 3, 14, 15, 16, 27]
+    # Tile 8, stride 6, blend over 2: first all of the old one, then half of each.
+    tiles = [[strip(*[0.0] * 8), strip(*[1.0] * 6)]]
+    assert join_published(tiles, 8).flatten().tolist() == [0] * 6 + [0, 0.5] + [1] * 4
+
+
 @torch.no_grad()
-def test_no_seam_shows_where_tiles_meet():
-    # The network normalises each tile by itself, so tiles disagree: the worst case for a blend.
-    vae = vae_with_weights(0.05)
-    z = torch.randn(1, 16, 1, 12, 32)
-    frames, _ = decode_tiled(vae, z, None, Tiling(tile=12, overlap=4))
-    steps = (frames[..., 1:] - frames[..., :-1]).abs().mean(dim=(0, 1, 2, 3))
-    # Steps at the ends and the middle of overlaps, where a wrong blend jumps; only patch borders are compared.
-    starts_and_stops = {place for span in spans(32, Tiling(tile=12, overlap=4)) for place in span} - {0, 32}
-    patch_steps = steps[7::8]
-    border = torch.stack([patch_steps[place - 1] for place in starts_and_stops]).mean()
-    interior = torch.stack([step for i, step in enumerate(patch_steps) if i + 1 not in starts_and_stops]).mean()
-    assert border < 1.2 * interior
+def test_published_tiles_keep_the_size_when_one_side_is_short():
+    vae, tiling = vae_with_weights(0.02), Tiling(tile=8, overlap=2, blend="published")
+    assert encode_tiled(vae, torch.rand(1, 3, 1, 64, 96), None, tiling)[0].shape == (1, 32, 1, 8, 12)
 
 
 def test_impossible_tilings_are_refused():
+    with pytest.raises(ValueError, match="frames are 100x80; the VAE needs multiples of 8"):
+        encode_tiled(CausalVAE(SMALL), torch.zeros(1, 3, 1, 80, 100), None, TILING)
     with pytest.raises(UserError, match="tiles of 8 latents can't overlap by 8"):
         Tiling(tile=8, overlap=8)
     with pytest.raises(UserError, match="side that 4 divides, not 10"):
