@@ -8,22 +8,22 @@ A writer that dies leaves a folder without a marker, which nobody reads; the nex
 """
 
 import json
-import logging
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.platform.training.parallel import Ranks
-
-log = logging.getLogger(__name__)
 
 _MARKER = re.compile(r"step-(\d{8})\.json")
 _DATA = re.compile(r"step-(\d{8})\.[0-9a-f]+")
@@ -75,7 +75,8 @@ def save(
     target = storage.join(folder, name)
     local = storage.local_path(target)
     with _written_to(local) as path:
-        dcp.save(state, storage_writer=dcp.FileSystemWriter(path), no_dist=ranks.world == 1)
+        with _quiet():
+            dcp_save(state, storage_writer=FileSystemWriter(path), no_dist=ranks.world == 1)
         if local is None:
             storage.sync_up(path, target)
     ranks.barrier()
@@ -108,8 +109,8 @@ def load(folder: str, checkpoint: Checkpoint, state: dict[str, Any], *, alone: b
             raise UserError(
                 f"{file}: missing or damaged; remove {_marker(folder, checkpoint.step)} to resume from the one before"
             )
-    with _read_from(source) as path:
-        dcp.load(state, storage_reader=dcp.FileSystemReader(path), no_dist=alone)
+    with _read_from(source) as path, _quiet():
+        dcp_load(state, storage_reader=FileSystemReader(path), no_dist=alone)
 
 
 def prune(folder: str, keep_last: int, keep_every: int | None) -> None:
@@ -137,6 +138,14 @@ def prune(folder: str, keep_last: int, keep_every: int | None) -> None:
 
 def _marker(folder: str, step: int) -> str:
     return storage.join(folder, f"step-{step:08d}.json")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without DCP's guess, on one rank, that one rank is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 @contextmanager

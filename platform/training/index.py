@@ -78,8 +78,8 @@ class ClipTable:
         return len(self.rows)
 
     @cached_property
-    def _sizes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return tuple(self.table.column(name).to_numpy() for name in ("t", "h", "w"))  # type: ignore[return-value]
+    def _sizes(self) -> tuple[np.ndarray, ...]:
+        return tuple(self.table.column(name).to_numpy() for name in ("t", "h", "w"))
 
     @cached_property
     def longest_text(self) -> int:

@@ -29,8 +29,11 @@ class Metrics:
         self._local = storage.local_path(self.url)
         events = storage.join(output, "tensorboard")
         local_events = storage.local_path(events)
-        self._scratch = tempfile.TemporaryDirectory(prefix="rayramid-events-") if local_events is None else None
-        self._events = Path(self._scratch.name) if self._scratch else local_events
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        if local_events is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="rayramid-events-")
+            local_events = Path(self._scratch.name)
+        self._events = local_events
         self._board = SummaryWriter(str(self._events), purge_step=step + 1, flush_secs=5)
         self._uploaded = time.monotonic()
 

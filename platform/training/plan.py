@@ -163,7 +163,7 @@ def check_budget(index: Index, phase: Phase) -> None:
             for window in target_windows(table.units(t), phase.units_per_clip)
         ),
         key=lambda found: found[0],
-        default=(0, None, None),
+        default=(0, (0, 0, 0), None),
     )
     if table is not None and largest > phase.tokens_per_bin:
         raise UserError(

@@ -4,6 +4,7 @@ The only file of this floor that touches Ray Train.
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,8 +19,6 @@ from rayramid.platform.training.loop import run
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.spec import TrainSpec
 
-log = logging.getLogger(__name__)
-
 Progress = Callable[[int, int, float], None]
 
 # Freed buffers of a step stay with the process: returning them to the system costs a third of a CPU step.
@@ -27,7 +26,6 @@ _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": 
 _POLL_SECONDS = 0.5
 
 
-@ray.remote(num_cpus=0)
 class _Board:
     """Where the first worker writes how far it is, and the driver reads it."""
 
@@ -55,8 +53,9 @@ def fit(spec: TrainSpec, on_progress: Progress | None = None) -> None:
         UserError: a worker met one; it is not retried for ever, but as often as any failure.
     """
     address = ray.get_runtime_context().gcs_address
-    board = _Board.remote()
-    task = _train.options(runtime_env={"env_vars": {"RAY_ADDRESS": address, **_ALLOCATOR}}).remote(
+    board = ray.remote(num_cpus=0)(_Board).remote()
+    environment = {"env_vars": {"RAY_ADDRESS": address, **_ALLOCATOR}}
+    task = ray.remote(num_cpus=0, max_retries=0, runtime_env=environment)(_train).remote(
         spec.model_dump(mode="json"), board
     )
     shown = None
@@ -78,7 +77,6 @@ def fit(spec: TrainSpec, on_progress: Progress | None = None) -> None:
         raise UserError(mistake)
 
 
-@ray.remote(num_cpus=0, max_retries=0)
 def _train(spec_fields: dict[str, Any], board: Any) -> str | None:
     """Runs the trainer; returns the message of a user's mistake, if that ended it."""
     spec = TrainSpec.model_validate(spec_fields)
@@ -111,6 +109,8 @@ def _worker(config: dict[str, Any]) -> None:
     """One rank."""
     spec = TrainSpec.model_validate(config["spec"])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    # True of a view that is changed in place, which no block's output is.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     if not spec.workers.gpus:
         torch.set_num_threads(spec.workers.cpus)
     ranks = Ranks.here(ray.train.torch.get_device())

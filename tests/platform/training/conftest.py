@@ -171,3 +171,22 @@ def s3_bucket(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(name, value)
     boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1").create_bucket(Bucket="runs")
     return f"s3://runs/{tmp_path.name}"
+
+
+@pytest.fixture
+def other_dataset(tmp_path: Path) -> str:
+    """A dataset whose latents come from another VAE."""
+    return write_dataset(tmp_path / "other", seed=1)
+
+
+@pytest.fixture
+def growing_dataset(tmp_path: Path) -> tuple[str, Callable[[], None]]:
+    """A dataset, and what makes a new version of it without its first clip."""
+    root = write_dataset(tmp_path / "growing")
+
+    def grow() -> None:
+        old = manifest.read(root)
+        facts = {name: old[name] for name in ("vae", "text", "statistics")}
+        manifest.publish(root, facts, manifest.read_index(root, old).slice(1), manifest.read_text_index(root, old))
+
+    return root, grow

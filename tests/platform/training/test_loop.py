@@ -1,21 +1,162 @@
-"""The loop of one rank on the real dataset, model and storage."""
+"""The loop on the real dataset, model and storage: exact over deaths and over numbers of ranks."""
 
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
 import torch
 
+from rayramid.models import storage
 from rayramid.models.checkpoint import load_model
+from rayramid.models.errors import UserError
+from rayramid.platform.training import checkpoint as checkpoints
+from rayramid.platform.training.data import index_of
 from rayramid.platform.training.export import export
-from rayramid.platform.training.loop import run
+from rayramid.platform.training.feed import Share
+from rayramid.platform.training.loop import Run, run
 from rayramid.platform.training.metrics import read_metrics
 from rayramid.platform.training.parallel import Ranks
+from rayramid.platform.training.plan import plan
 from rayramid.platform.training.run import settle
+from rayramid.platform.training.tally import Tally
+
+# Spawned processes import the module by name.
+sys.path.insert(0, str(Path(__file__).parent))
+from processes import KILLED, train_in_processes
 
 ALONE = Ranks(1, 0, torch.device("cpu"))
 
 
-def test_smoke(spec):
-    s = settle(spec())
-    run(s, ALONE, lambda step, record: None)
-    for r in read_metrics(s.output):
-        print(r)
-    url = export(s)
-    print(load_model(url).card)
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def silent(step, record):
+    pass
+
+
+def losses(output):
+    return [(r["step"], r["loss"], r["stages"]) for r in read_metrics(output) if "loss" in r]
+
+
+def held_out_losses(output):
+    return [(r["step"], r["validation_loss"]) for r in read_metrics(output) if "validation_loss" in r]
+
+
+def final_weights(spec):
+    """Model and average of the newest checkpoint."""
+    own = Run(spec, ALONE)
+    own.resume()
+    return {f"model.{k}": v for k, v in own.model.state_dict().items()} | {
+        f"ema.{k}": v for k, v in own.state.ema.average.items()
+    }
+
+
+def test_a_killed_run_goes_on_bit_for_bit_and_exports(spec, tmp_path):
+    undisturbed = settle(spec(output=str(tmp_path / "undisturbed"), checkpoints={"every": 2, "keep_last": 10}))
+    run(undisturbed, ALONE, silent)
+
+    (tmp_path / "meetings").mkdir()
+    killed = settle(spec(output=str(tmp_path / "killed"), checkpoints={"every": 2, "keep_last": 10}))
+    # Killed after the line of step 3: step 3 is lost, the run goes on from the checkpoint of step 2.
+    assert train_in_processes(killed, 1, tmp_path / "meetings", die_at=3) == [KILLED]
+    assert checkpoints.latest(storage.join(killed.output, "checkpoints")).step == 2
+    assert [step for step, _, _ in losses(killed.output)] == [1, 2, 3]
+    run(killed, ALONE, silent)
+
+    assert losses(killed.output) == losses(undisturbed.output)
+    assert held_out_losses(killed.output) == held_out_losses(undisturbed.output)
+    assert [step for step, _ in held_out_losses(killed.output)] == [3, 6]
+    expected = final_weights(undisturbed)
+    found = final_weights(killed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+    model = load_model(export(killed))
+    assert (model.card.width, model.card.height, model.card.frames, model.card.step) == (64, 64, 17, 6)
+    assert torch.equal(model.dit.patch_in.weight, expected["ema.patch_in.weight"])
+    assert not torch.equal(model.dit.patch_in.weight, expected["model.patch_in.weight"])
+
+
+def test_two_ranks_compute_what_one_does(spec, tmp_path):
+    (tmp_path / "meetings").mkdir()
+    # Three bins: in every step the second rank has one fewer and runs a filler.
+    fields = {"precision": "float64", "phase": {"bins_per_step": 3, "steps": 3}, "checkpoints": {"every": 3}}
+    one = settle(spec(output=str(tmp_path / "one"), **fields))
+    two = settle(spec(output=str(tmp_path / "two"), **fields))
+    run(one, ALONE, silent)
+    assert train_in_processes(two, 2, tmp_path / "meetings") == [0, 0]
+
+    for (step, alone, table), (step_two, shared, shared_table) in zip(
+        losses(one.output), losses(two.output), strict=True
+    ):
+        assert step == step_two
+        assert shared == pytest.approx(alone, rel=1e-10)
+        assert shared_table["0"] == pytest.approx(table["0"], rel=1e-10)
+    assert dict(held_out_losses(two.output)) == pytest.approx(dict(held_out_losses(one.output)), rel=1e-10)
+    expected, found = final_weights(one), final_weights(two)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-10)
+
+
+def test_the_packed_loss_is_the_mean_over_targets_clip_by_clip(spec):
+    here = Run(settle(spec(precision="float64")), ALONE)
+    torch.nn.init.normal_(here.model.head.out.weight, std=0.1)
+    phase, _, share = next(here.shares(0))
+    packed, single = Tally(), Tally()
+    for clips in share.bins:
+        packed.add(here.loss(clips, phase, seed=1))
+        for clip in clips:
+            single.add(here.loss((clip,), phase, seed=1))
+    together, apart = packed.gather(ALONE), single.gather(ALONE)
+    assert together.mean == pytest.approx(apart.mean, rel=1e-12)
+    assert together.table["2"] == pytest.approx(apart.table["2"], rel=1e-12)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_is_counted_and_bounded(spec):
+    here = Run(settle(spec(optimizer={"skip_limit": 1})), ALONE)
+    phase, local, share = next(here.shares(0))
+    here.step(phase, local, share, Tally())
+    before = {name: weight.clone() for name, weight in here.model.state_dict().items()}
+    poisoned = poison(share)
+    assert not math.isfinite(here.step(phase, local, poisoned, Tally()))
+    assert (here.state.step, here.state.skipped) == (2, 1)
+    assert all(torch.equal(weight, before[name]) for name, weight in here.model.state_dict().items())
+    assert math.isfinite(here.step(phase, local, share, Tally()))
+    with pytest.raises(UserError, match=r"2 steps had a loss or gradient that is not finite .*phase 'only'"):
+        here.step(phase, local, poisoned, Tally())
+
+
+def poison(share: Share) -> Share:
+    """The same share with latents so large that their squared error overflows."""
+    clips = share.bins[0]
+    broken = replace(clips[0], latent_CTHW=clips[0].latent_CTHW + 1e30)
+    return replace(share, bins=((broken, *clips[1:]), *share.bins[1:]))
+
+
+def test_the_dataset_is_read_as_planned(spec):
+    here = Run(settle(spec()), ALONE)
+    phase, _, share = next(here.shares(3))
+    index = index_of(phase, here.datasets, here.measure, frames_per_unit=1)
+    assert share.units == sum(b.units for b in plan(index, phase, here.spec.seed, 3))
+    clip = share.bins[0][0]
+    assert clip.latent_CTHW.shape[0] == 16
+    assert clip.text_LD.shape[1] == 64
+
+
+def test_training_learns_a_handful_of_clips(spec):
+    overfit = settle(
+        spec(
+            phase={"steps": 60, "learning_rate": 3e-3, "bins_per_step": 2, "tokens_per_bin": 400, "image_share": 0},
+            checkpoints={"every": 60},
+            validation={"every": 60},
+        )
+    )
+    run(overfit, ALONE, silent)
+    values = [loss for _, loss, _ in losses(overfit.output)]
+    assert sum(values[-5:]) / 5 < 0.5 * values[0]

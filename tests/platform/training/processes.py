@@ -1,0 +1,50 @@
+"""Runs that live in processes of their own, so that they can share a model, and die."""
+
+import os
+import signal
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from rayramid.platform.training.loop import run
+from rayramid.platform.training.parallel import Ranks
+from rayramid.platform.training.spec import TrainSpec
+
+KILLED = -signal.SIGKILL
+
+
+def train_in_processes(spec: TrainSpec, world: int, rendezvous: Path, die_at: int | None = None) -> list[int]:
+    """Trains on `world` ranks; after the line of step `die_at` the last rank kills itself. Returns the exit codes."""
+    context = mp.get_context("spawn")
+    meeting = rendezvous / f"meeting-{len(list(rendezvous.iterdir()))}"
+    arguments = [(spec.model_dump(mode="json"), world, rank, str(meeting), die_at) for rank in range(world)]
+    processes = [context.Process(target=_rank, args=each) for each in arguments]
+    for process in processes:
+        process.start()
+    processes[-1].join()
+    if die_at is not None:
+        # The others wait for the dead one for ever; Ray Train ends them just so.
+        for process in processes[:-1]:
+            process.kill()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def _rank(spec: dict[str, object], world: int, rank: int, meeting: str, die_at: int | None) -> None:
+    torch.set_num_threads(1)
+    if world > 1:
+        dist.init_process_group(
+            "gloo", init_method=f"file://{meeting}", world_size=world, rank=rank, timeout=timedelta(seconds=60)
+        )
+
+    def report(step: int, record: object) -> None:
+        if step == die_at and rank == world - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run(TrainSpec.model_validate(spec), Ranks.here(torch.device("cpu")), report)
+    if world > 1:
+        dist.destroy_process_group()
