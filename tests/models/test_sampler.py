@@ -256,7 +256,9 @@ def test_a_prompt_can_change_while_the_video_is_made():
     assert_same(session.latents_CTHW, oracle(dit, pyramid, request(latents=4, prompts={0: text(1), 2: text(3)})))
 
 
-def test_a_step_that_failed_can_be_repeated():
+@pytest.mark.parametrize("part", ["patch_in", "head"])
+def test_a_step_that_failed_can_be_repeated(part):
+    """Before the forward has filled the cache, and behind it."""
     dit, pyramid = model(), Pyramid()
     sampler = Sampler(dit, pyramid)
     asked = request(latents=3)
@@ -268,7 +270,7 @@ def test_a_step_that_failed_can_be_repeated():
     def fail(*_):
         raise MemoryError
 
-    hook = dit.head.register_forward_pre_hook(fail)
+    hook = dit.get_submodule(part).register_forward_pre_hook(fail)
     with pytest.raises(MemoryError):
         sampler.step([session])
     hook.remove()
