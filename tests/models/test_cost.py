@@ -117,19 +117,19 @@ def kept_bytes(config, side, recompute):
     return sum(size for size, _ in kept.values()), pack.length
 
 
-@pytest.mark.parametrize("singles", [0, 3])
+@pytest.mark.parametrize("singles", [0, 2])
 @pytest.mark.parametrize("recompute", ["none", "full"])
 def test_activation_bytes_agree_with_what_autograd_keeps(singles, recompute):
     config = DiTConfig(
         heads=2,
         head_dim=64,
-        double_blocks=3,
+        double_blocks=2,
         single_blocks=singles,
         text_dim=16,
         pooled_dim=16,
         rope_axes=(16, 24, 24),
     )
-    (small, few), (large, many) = (kept_bytes(config, side, recompute) for side in (16, 32))
+    (small, few), (large, many) = (kept_bytes(config, side, recompute) for side in (16, 24))
     expected = activation_bytes(config, many - few, recompute)
     if recompute == "full":
         # The block being recomputed is not among what the forward keeps.

@@ -1,6 +1,6 @@
 """Parameters and operations of the formula against the real modules on the meta device, which allocates nothing."""
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.dit.model import DiT
-from rayramid.models.flops import forward_flops, parameter_count, visible_pairs
+from rayramid.models.flops import TRAINING_FACTOR, forward_flops, parameter_count, visible_pairs
 from rayramid.models.history import Segment
 from rayramid.models.presets import PRESETS
 from rayramid.models.sequence import Clip, Piece, Prompt, assemble, training_segments, training_spans
@@ -18,8 +18,9 @@ SMALL = DiTConfig(
 )
 
 
-def training_clip(config, latents, height, width, text, first_unit, units):
+def training_clips(config, shape, text, first_unit, units):
     """Empty clips of the shapes that training has; official conditioning makes one per target."""
+    latents, height, width = shape
     rows = []
     for spans in training_spans(config, latents, first_unit, units):
         pieces = tuple(
@@ -37,28 +38,54 @@ def training_clip(config, latents, height, width, text, first_unit, units):
     return rows
 
 
+def counted(config, shape, *, text, first_unit, units):
+    """Operations of a forward, and of a forward and backward, as torch counts them."""
+    with torch.device("meta"):
+        dit = DiT(config)
+    pack = assemble(training_clips(config, shape, text, first_unit, units), config).to("meta")
+    with FlopCounterMode(display=False) as counter:
+        velocities = dit(pack)
+        forward = counter.get_total_flops()
+        sum(velocity.square().sum() for velocity in velocities).backward()
+    return forward, counter.get_total_flops()
+
+
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("conditioning", ["shared_context", "official"])
 def test_parameter_count_is_exact(name, conditioning):
-    config = dataclasses.replace(PRESETS[name], conditioning=conditioning)
+    config = replace(PRESETS[name], conditioning=conditioning)
     with torch.device("meta"):
         dit = DiT(config)
     assert parameter_count(config) == sum(parameter.numel() for parameter in dit.parameters())
 
 
-@pytest.mark.parametrize("name", ["sd3-2b", "miniflux-2b", "tiny"])
+@pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("conditioning", ["shared_context", "official"])
-@pytest.mark.parametrize(("first_unit", "units"), [(0, 1), (3, 1), (1, 3)])
-def test_flops_agree_with_the_counter_within_one_percent(name, conditioning, first_unit, units):
-    config = dataclasses.replace(PRESETS[name], conditioning=conditioning)
-    latents, height, width, text = 4, 32, 48, 77
-    with torch.device("meta"):
-        dit = DiT(config)
-    pack = assemble(training_clip(config, latents, height, width, text, first_unit, units), config).to("meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        dit(pack)
-    segments = training_segments(config, (latents, height, width), text, first_unit, units)
-    assert forward_flops(config, segments) == pytest.approx(counter.get_total_flops(), rel=0.01)
+def test_flops_agree_with_the_counter_within_one_percent(name, conditioning):
+    """Two blocks of each kind at the preset's width."""
+    full = PRESETS[name]
+    config = replace(full, conditioning=conditioning, double_blocks=2, single_blocks=min(full.single_blocks, 2))
+    shape = (4, 32, 48)
+    forward, both = counted(config, shape, text=77, first_unit=1, units=3)
+    formula = forward_flops(config, training_segments(config, shape, 77, 1, 3))
+    # The sdpa executor pads keys to share calls, which shows where blocks are small; the formula counts what is seen.
+    allowed = 0.04 if name == "tiny" else 0.01
+    assert formula == pytest.approx(forward, rel=allowed)
+    assert TRAINING_FACTOR * formula == pytest.approx(both, rel=allowed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sd3-2b", "miniflux-2b"])
+def test_flops_of_whole_presets(name):
+    config, shape = PRESETS[name], (16, 48, 80)
+    forward, _ = counted(config, shape, text=128, first_unit=15, units=1)
+    assert forward_flops(config, training_segments(config, shape, 128, 15, 1)) == pytest.approx(forward, rel=0.01)
+
+
+def test_flops_are_exact_where_nothing_is_padded():
+    config = PRESETS["tiny"]
+    forward, _ = counted(config, (4, 32, 48), text=77, first_unit=0, units=1)
+    assert forward_flops(config, training_segments(config, (4, 32, 48), 77, 0, 1)) == forward
 
 
 def test_visible_pairs_by_hand():
@@ -66,6 +93,6 @@ def test_visible_pairs_by_hand():
     text = Segment(0, "text", 0, 0, (3, 1, 1))
     coarse, fine = Segment(0, "context", 0, 1, (1, 1, 1)), Segment(0, "context", 0, 0, (1, 2, 2))
     target = Segment(0, "target", 1, 0, (1, 2, 2))
-    config = dataclasses.replace(SMALL, levels=2)
+    config = replace(SMALL, levels=2)
     assert visible_pairs(config, [text, coarse, fine, target]) == 3 * 3 + 1 * (3 + 1) + 4 * (3 + 4) + 4 * (3 + 4 + 4)
     assert visible_pairs(config, [target], cached=[text, coarse, fine]) == 4 * (3 + 4 + 4)
