@@ -60,7 +60,7 @@ class LocalBroker(Broker):
 def endpoint(loaded, store):
     """Runs `scenario(endpoint)`; `generating=False` leaves the engine's loop out, so that jobs stay where they are."""
 
-    def run(scenario, *, generating=True, slots=4):
+    def run(scenario, *, generating=True, slots=4, store=store):
         async def main():
             model = Model.of(loaded.card, None)
             embed = Embeddings(loaded.text, 16).embed
@@ -94,6 +94,9 @@ def picture(width=90, height=50):
     data = io.BytesIO()
     Image.fromarray(np.full((height, width, 3), (200, 40, 40), np.uint8)).save(data, "PNG")
     return data.getvalue()
+
+
+DATA_URL = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
 
 
 def test_a_video_is_made_reported_downloaded_and_deleted(endpoint, tmp_path):
@@ -158,11 +161,10 @@ def test_a_form_is_read_like_json(endpoint):
 
 @pytest.mark.parametrize("way", ["file", "json", "brackets"])
 def test_a_video_begins_with_the_picture_that_is_given(endpoint, tmp_path, way):
-    url = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
     ways = {
         "file": {"files": {"prompt": (None, "x"), "input_reference": ("upload", picture())}},
-        "json": {"json": {"prompt": "x", "input_reference": {"image_url": url}}},
-        "brackets": {"files": {"prompt": (None, "x"), "input_reference[image_url]": (None, url)}},
+        "json": {"json": {"prompt": "x", "input_reference": {"image_url": DATA_URL}}},
+        "brackets": {"files": {"prompt": (None, "x"), "input_reference[image_url]": (None, DATA_URL)}},
     }
 
     async def scenario(endpoint):
@@ -373,6 +375,22 @@ def test_a_job_goes_on_from_the_last_stored_unit(endpoint, tmp_path):
     _, expected = decoded(endpoint(undisturbed), tmp_path)
     assert resumed.shape == expected.shape == (48, 64, 64, 3)
     assert abs(resumed.astype(int) - expected).max() <= 2
+
+
+def test_all_of_it_works_on_s3(endpoint, s3_store, tmp_path):
+    async def scenario(endpoint):
+        video = await endpoint.create(seconds=2, input_reference={"image_url": DATA_URL})
+        live = [segment async for segment in live_segments(endpoint.store, video["id"])]
+        assert (await endpoint.ended(video["id"]))["status"] == "completed"
+        content = await endpoint.http.get(f"/v1/videos/{video['id']}/content")
+        part = await endpoint.http.get(f"/v1/videos/{video['id']}/content", headers={"range": "bytes=-5"})
+        assert part.content == content.content[-5:]
+        assert (await endpoint.http.delete(f"/v1/videos/{video['id']}")).status_code == 200
+        return live, content.content
+
+    live, content = endpoint(scenario, store=s3_store)
+    assert len(live) == 1 + 3
+    assert decoded(content, tmp_path)[0].frames == 16
 
 
 def test_a_job_for_another_version_of_the_model_fails_clearly(endpoint, new_job, store):

@@ -1,5 +1,14 @@
+import pytest
+
+from rayramid.models import storage
 from rayramid.serve.job import Progress
+from rayramid.serve.store import Store
 from rayramid.serve.wire import VideoError
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request, tmp_path):
+    return Store(str(tmp_path / "store")) if request.param == "folder" else request.getfixturevalue("s3_store")
 
 
 def test_a_job_goes_through_its_life(store, new_job):
@@ -46,19 +55,19 @@ def test_an_attempt_has_one_owner_and_ends_when_a_later_one_begins(store, new_jo
     assert not store.goes_on(job.id, 2)
 
 
-def test_marks_without_a_job_and_of_ended_jobs_are_cleared(store, new_job, tmp_path):
+def test_marks_without_a_job_and_of_ended_jobs_are_cleared(store, new_job):
     orphan, ended, waiting = new_job(), new_job(), new_job()
     store.add(ended)
     store.add(waiting)
     store.end(ended.id)
     # As a death between the two writes leaves them.
-    (tmp_path / "store" / "open" / orphan.id).touch()
-    (tmp_path / "store" / "open" / ended.id).touch()
+    for job in (orphan, ended):
+        storage.write_atomic(storage.join(store.url, "open", job.id), b"")
     assert [job.id for job in store.unfinished()] == [waiting.id]
-    assert [path.name for path in (tmp_path / "store" / "open").iterdir()] == [waiting.id]
+    assert list(storage.list_files(storage.join(store.url, "open"))) == [storage.join(store.url, "open", waiting.id)]
 
 
-def test_deleting_leaves_nothing(store, new_job, tmp_path):
+def test_deleting_leaves_nothing(store, new_job):
     job = new_job()
     store.add(job)
     store.begin(job.id, 1)
@@ -67,7 +76,7 @@ def test_deleting_leaves_nothing(store, new_job, tmp_path):
     store.delete(job.id)
     assert store.video(job.id) is None
     assert store.newest_first() == []
-    assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
+    assert list(storage.list_files(store.url)) == []
 
 
 def test_ids_sort_by_time(store, new_job):
