@@ -255,8 +255,8 @@ def _do(spec: DataSpec, name: str, work: Work, on_progress: Progress | None) -> 
         done += 1
         report_progress()
 
-    report_progress()
     if waiting:
+        report_progress()
         execute(spec.root, name, work.recipe, waiting, workers, on_shard)
     if done != len(waiting):
         raise LedgerError(f"{work.job}: {len(waiting)} shards were given out, {done} came back")

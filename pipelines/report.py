@@ -108,13 +108,15 @@ def histogram(name: str, values: Sequence[tuple[float, bool]], bound: Limits, bi
     """The distribution of (value, kept) pairs."""
     numbers = np.array([value for value, _ in values])
     kept = np.array([flag for _, flag in values])
-    edges = np.histogram_bin_edges(numbers, bins=bins)
+    # Equal values have no width to divide: one bar, at the value itself.
+    spread = numbers.min() < numbers.max()
+    edges = np.histogram_bin_edges(numbers, bins=bins) if spread else np.repeat(numbers.min(), 2)
     kept_counts, _ = np.histogram(numbers[kept], bins=edges)
     other_counts, _ = np.histogram(numbers[~kept], bins=edges)
     low, high = float(edges[0]), float(edges[-1])
 
     def position(threshold: float | None) -> float | None:
-        inside = threshold is not None and low <= threshold <= high
+        inside = threshold is not None and low <= threshold <= high and low < high
         return (threshold - low) / (high - low) if inside and threshold is not None else None
 
     bars = zip(edges[:-1], edges[1:], kept_counts, other_counts, strict=True)

