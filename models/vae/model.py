@@ -24,39 +24,20 @@ from rayramid.models.vae.past import Past, Stream, StreamState
 from rayramid.models.vae.patch_skip import PatchSkip
 
 
-class EncoderBlock(nn.Module):
-    """Residual layers, then half the size in space, then half in time."""
+class Block(nn.Module):
+    """Residual layers, then another size in space, then another one in time, where there is a module for it."""
 
-    def __init__(self, channels_in: int, channels: int, layers: int, space: bool, time: bool, config: VAEConfig):
+    def __init__(
+        self, channels_in: int, channels: int, layers: int, groups: int, space: nn.Module | None, time: nn.Module | None
+    ):
         super().__init__()
         self.layers = nn.ModuleList(
-            ResidualLayer(channels if i else channels_in, channels, config.norm_groups) for i in range(layers)
+            ResidualLayer(channels if i else channels_in, channels, groups) for i in range(layers)
         )
-        self.space = SpatialDown(channels, config.shortcuts) if space else None
-        self.time = TemporalDown(channels, config.shortcuts) if time else None
+        self.space, self.time = space, time
 
     def forward(self, x_BCTHW: Tensor, past: Past) -> Tensor:
-        """[B, C_in, T, H, W] to [B, C, T/2, H/2, W/2] or what the flags say."""
-        for layer in self.layers:
-            x_BCTHW = layer(x_BCTHW, past)
-        if self.space:
-            x_BCTHW = self.space(x_BCTHW, past)
-        return self.time(x_BCTHW, past) if self.time else x_BCTHW
-
-
-class DecoderBlock(nn.Module):
-    """Residual layers, then twice the size in space, then twice in time."""
-
-    def __init__(self, channels_in: int, channels: int, layers: int, space: bool, time: bool, config: VAEConfig):
-        super().__init__()
-        self.layers = nn.ModuleList(
-            ResidualLayer(channels if i else channels_in, channels, config.norm_groups) for i in range(layers)
-        )
-        self.space = SpatialUp(channels, config.shortcuts) if space else None
-        self.time = TemporalUp(channels, config.shortcuts) if time else None
-
-    def forward(self, x_BCTHW: Tensor, past: Past) -> Tensor:
-        """[B, C_in, T, H, W] to [B, C, 2T, 2H, 2W] or what the flags say."""
+        """[B, C_in, T, H, W] to [B, C, T', H', W']."""
         for layer in self.layers:
             x_BCTHW = layer(x_BCTHW, past)
         if self.space:
@@ -70,16 +51,19 @@ class Encoder(nn.Module):
     def __init__(self, config: VAEConfig):
         super().__init__()
         self.stem_patch = config.stem_patch
-        channels, widths = config.encoder_channels[0], config.encoder_channels
+        widths, groups = config.encoder_channels, config.norm_groups
+        channels = widths[0]
         self.stem = CausalConv3d(3 * config.stem_patch**2, channels)
         self.blocks = nn.ModuleList()
         for width, layers, space, time in zip(
             widths, config.encoder_layers, config.spatial_down, config.temporal_down, strict=True
         ):
-            self.blocks.append(EncoderBlock(channels, width, layers, space, time, config))
+            down = SpatialDown(width, config.shortcuts) if space else None
+            fewer = TemporalDown(width, config.shortcuts) if time else None
+            self.blocks.append(Block(channels, width, layers, groups, down, fewer))
             channels = width
-        self.middle = Middle(channels, config.norm_groups)
-        self.norm = FrameNorm(config.norm_groups, channels)
+        self.middle = Middle(channels, groups)
+        self.norm = FrameNorm(groups, channels)
         self.out = CausalConv3d(channels, 2 * config.latent_channels)
         self.moments = nn.Conv3d(2 * config.latent_channels, 2 * config.latent_channels, 1)
 
@@ -98,17 +82,20 @@ class Decoder(nn.Module):
     def __init__(self, config: VAEConfig):
         super().__init__()
         self.stem_patch = config.stem_patch
-        channels, widths = config.decoder_channels[0], config.decoder_channels
+        widths, groups = config.decoder_channels, config.norm_groups
+        channels = widths[0]
         self.latents = nn.Conv3d(config.latent_channels, config.latent_channels, 1)
         self.stem = CausalConv3d(config.latent_channels, channels)
-        self.middle = Middle(channels, config.norm_groups)
+        self.middle = Middle(channels, groups)
         self.blocks = nn.ModuleList()
         for width, layers, space, time in zip(
             widths, config.decoder_layers, config.spatial_up, config.temporal_up, strict=True
         ):
-            self.blocks.append(DecoderBlock(channels, width, layers, space, time, config))
+            up = SpatialUp(width, config.shortcuts) if space else None
+            more = TemporalUp(width, config.shortcuts) if time else None
+            self.blocks.append(Block(channels, width, layers, groups, up, more))
             channels = width
-        self.norm = FrameNorm(config.norm_groups, channels)
+        self.norm = FrameNorm(groups, channels)
         self.out = CausalConv3d(channels, 3 * config.stem_patch**2)
 
     def forward(self, z_BCTHW: Tensor, past: Past) -> Tensor:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -208,8 +210,6 @@ def test_pixels_survive_the_way_to_the_signal_and_back():
 
 
 def test_the_first_latent_has_statistics_of_its_own():
-    from dataclasses import replace
-
     vae = CausalVAE(replace(PLAIN, image_shift=1.0, image_scale=10.0, video_shift=2.0, video_scale=100.0))
     z = torch.full((4, 3, 1, 1), 3.0)
     assert vae.normalise(z)[0, :, 0, 0].tolist() == [20.0, 100.0, 100.0]
