@@ -11,6 +11,7 @@ from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
 from rayramid.models.errors import UserError
+from rayramid.models.stores.local import plain_errors, staging
 
 BT709 = 1
 LIMITED_RANGE = 1
@@ -26,20 +27,31 @@ def write_mp4(
     """Writes RGB frames [H, W, 3] (or one array [T, H, W, 3]) to an MP4 that plays before it is wholly loaded.
 
     4:2:0 video has even sides: an odd last row or column is cut away. `crf` is x264's quality, 0 lossless to 51.
+    The file appears when it is complete.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as container:
+    staged = staging(target)
+    with plain_errors(str(path)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _encode(staged, frames, fps, crf, metadata or {})
+            staged.replace(target)
+        finally:
+            staged.unlink(missing_ok=True)
+
+
+def _encode(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, crf: int, metadata: Mapping[str, str]) -> None:
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream: Any = None
         for frame in frames:
             if stream is None:
                 height, width = frame.shape[:2]
                 stream = container.add_stream("libx264", rate=exact_rate(fps))
                 configure(stream.codec_context, width, height, fps, crf)
-                container.metadata.update(metadata or {})
+                container.metadata.update(metadata)
             container.mux(stream.encode(to_yuv(frame)))
         if stream is None:
-            raise UserError(f"{path}: a video needs at least one frame")
+            raise UserError("a video needs at least one frame")
         container.mux(stream.encode(None))
 
 

@@ -33,21 +33,21 @@ class LocalStore:
     """Plain paths and `file://` URLs."""
 
     def read(self, url: str) -> bytes:
-        with _plain_errors(url):
+        with plain_errors(url):
             return path_of(url).read_bytes()
 
     def read_range(self, url: str, start: int, length: int) -> bytes:
-        with _plain_errors(url), path_of(url).open("rb") as file:
+        with plain_errors(url), path_of(url).open("rb") as file:
             file.seek(start)
             return file.read(length)
 
     def write(self, url: str, data: bytes) -> None:
-        with _plain_errors(url):
+        with plain_errors(url):
             place(path_of(url), lambda file: file.write(data))
 
     def create(self, url: str, data: bytes) -> bool:
         path = path_of(url)
-        with _plain_errors(url), _staged(path, lambda file: file.write(data)) as staged:
+        with plain_errors(url), _staged(path, lambda file: file.write(data)) as staged:
             try:
                 # A hard link fails if the name is taken, and shows the whole content when it succeeds.
                 os.link(staged, path)
@@ -58,7 +58,7 @@ class LocalStore:
 
     def stat(self, url: str) -> Stat | None:
         path = path_of(url)
-        with _plain_errors(url):
+        with plain_errors(url):
             if not path.is_file():
                 return None
             status = path.stat()
@@ -74,15 +74,20 @@ class LocalStore:
         yield from (str(root / name) for name in sorted(names))
 
     def delete(self, url: str) -> None:
-        with _plain_errors(url):
+        with plain_errors(url):
             path_of(url).unlink(missing_ok=True)
 
     def upload(self, path: Path, url: str) -> None:
-        with _plain_errors(str(path)), path.open("rb") as source, _plain_errors(url):
+        with plain_errors(str(path)), path.open("rb") as source, plain_errors(url):
             place(path_of(url), lambda file: shutil.copyfileobj(source, file, 1 << 20))
 
     def download(self, url: str, path: Path) -> None:
         self.upload(path_of(url), str(path))
+
+
+def staging(path: Path) -> Path:
+    """A new name beside `path`, which no listing shows."""
+    return path.with_name(f"{path.name}{TEMPORARY}{uuid.uuid4().hex[:12]}")
 
 
 def place(path: Path, fill: Callable[[BinaryIO], object]) -> None:
@@ -95,7 +100,7 @@ def place(path: Path, fill: Callable[[BinaryIO], object]) -> None:
 @contextmanager
 def _staged(path: Path, fill: Callable[[BinaryIO], object]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f"{path.name}{TEMPORARY}{uuid.uuid4().hex[:12]}")
+    staged = staging(path)
     try:
         with staged.open("xb") as file:
             fill(file)
@@ -116,7 +121,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _plain_errors(url: str) -> Iterator[None]:
+def plain_errors(url: str) -> Iterator[None]:
+    """Turns the system's errors about a file into UserErrors of one line."""
     try:
         yield
     except FileNotFoundError as error:

@@ -55,6 +55,13 @@ def test_odd_sides_lose_their_last_row_and_column(tmp_path: Path) -> None:
         write_mp4(tmp_path / "b.mp4", np.zeros((1, 1, 8, 3), np.uint8), 24)
     with pytest.raises(UserError, match="at least one frame"):
         write_mp4(tmp_path / "c.mp4", [], 24)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_a_place_that_takes_no_video_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match="is a file, a folder is needed"):
+        write_mp4(tmp_path / "file" / "a.mp4", clip(0, 2), 24)
 
 
 def test_rounded_rates_mean_exact_ones() -> None:
