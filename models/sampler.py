@@ -12,7 +12,7 @@ from rayramid.models.dit.model import DiT
 from rayramid.models.history import unit_count, unit_span
 from rayramid.models.pyramid import Pyramid
 from rayramid.models.sampling.noise import Noise, keyed_noise
-from rayramid.models.sampling.request import EncodedText, Request
+from rayramid.models.sampling.request import EncodedText, Request, check_text
 from rayramid.models.sampling.session import Session, Unit
 from rayramid.models.sequence import assemble, check_size
 
@@ -45,6 +45,8 @@ class Sampler:
     def resume(self, request: Request, state: Mapping[str, Tensor]) -> Session:
         """Continue where `Session.state_dict` was taken, here or elsewhere; its K/V are recomputed by the next step."""
         self._check(request)
+        if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+            raise ValueError("the saved session holds NaN or infinity; every value must be finite")
         finished = self._by_unit(state["latents"])
         session = Session(request, self.dit.config, self.pyramid, self.noise, finished, self._like())
         session.restore(state)
@@ -108,12 +110,7 @@ class Sampler:
             )
         texts: list[EncodedText] = [*request.texts.values(), *([request.negative] if request.negative else [])]
         for text in texts:
-            tokens, pooled = tuple(text.tokens_LD.shape), tuple(text.pooled_P.shape)
-            if len(tokens) != 2 or not tokens[0] or (tokens[1], *pooled) != (config.text_dim, config.pooled_dim):
-                raise ValueError(
-                    f"a text of shapes {tokens} and {pooled}; "
-                    f"this model takes [L, {config.text_dim}] with L at least 1 and [{config.pooled_dim}]"
-                )
+            check_text(text, config.text_dim, config.pooled_dim)
         if request.given is None:
             return
         channels, frames, height, width = request.given.shape

@@ -19,6 +19,16 @@ class EncodedText(Protocol):
     def pooled_P(self) -> Tensor: ...  # noqa: D102
 
 
+def check_text(text: EncodedText, text_dim: int, pooled_dim: int) -> None:
+    """Raise ValueError unless a text has tokens [L >= 1, text_dim] and a pooled vector [pooled_dim]."""
+    tokens, pooled = tuple(text.tokens_LD.shape), tuple(text.pooled_P.shape)
+    if len(tokens) != 2 or not tokens[0] or (tokens[1], *pooled) != (text_dim, pooled_dim):
+        raise ValueError(
+            f"a text of shapes {tokens} and {pooled}; "
+            f"this model takes [L, {text_dim}] with L at least 1 and [{pooled_dim}]"
+        )
+
+
 @dataclass(frozen=True)
 class Request:
     """One video, as the sampler takes it.

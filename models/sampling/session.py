@@ -13,7 +13,7 @@ from rayramid.models.dit.config import DiTConfig
 from rayramid.models.history import unit_count, unit_span
 from rayramid.models.pyramid import Pyramid
 from rayramid.models.sampling.noise import Noise
-from rayramid.models.sampling.request import EncodedText, Request
+from rayramid.models.sampling.request import EncodedText, Request, check_text
 from rayramid.models.sampling.row import Row
 from rayramid.models.sequence import Clip
 
@@ -127,6 +127,7 @@ class Session:
         first = self.unit + 1 if begun and not self.done else self.unit
         if unit < first:
             raise ValueError(f"unit {unit} has begun; the prompt can change from unit {first} on")
+        check_text(text, self._config.text_dim, self._config.pooled_dim)
         self.request = replace(self.request, prompts={**self.request.texts, unit: text})
 
     # ---- saving

@@ -190,6 +190,25 @@ def test_sessions_stepped_together_equal_each_alone():
         assert_same(session.latents_CTHW, oracle(dit, pyramid, asked))
 
 
+def test_a_video_is_bit_identical_alone_and_close_in_company_in_single_precision():
+    dit, pyramid = model().float(), Pyramid()
+    asked = request(latents=3)
+    alone = sample(dit, pyramid, asked)
+    assert alone.dtype == torch.float32
+    assert torch.equal(alone, sample(dit, pyramid, asked))
+    sampler = Sampler(dit, pyramid)
+    sessions = [sampler.start(asked), sampler.start(request(latents=3, height=16, seed=9))]
+    while not sessions[0].done:
+        sampler.step(sessions)
+    error = (sessions[0].latents_CTHW - alone).square().mean().sqrt() / alone.square().mean().sqrt()
+    assert error <= 1e-4
+
+
+def test_a_half_precision_model_keeps_its_latents_in_single_precision():
+    dit = model().bfloat16()
+    assert sample(dit, Pyramid(), request(latents=2)).dtype == torch.float32
+
+
 # ---- going on: images, longer videos, other machines
 
 
@@ -250,6 +269,8 @@ def test_a_prompt_can_change_while_the_video_is_made():
     sampler.step([session])
     with pytest.raises(ValueError, match=r"unit 1 has begun.*from unit 2 on"):
         session.change_prompt(1, text(3))
+    with pytest.raises(ValueError, match=r"\[L, 6\]"):
+        session.change_prompt(2, Text(torch.zeros(2, 3), torch.zeros(POOLED)))
     session.change_prompt(2, text(3))
     while not session.done:
         sampler.step([session])
@@ -418,6 +439,22 @@ def test_bad_requests_are_refused_in_one_line(changes, message):
     with pytest.raises(ValueError, match=message) as error:
         sampler.start(request(**{"latents": 5, **changes}))
     assert "\n" not in str(error.value)
+
+
+def test_a_damaged_saved_session_is_refused():
+    sampler = Sampler(model(), Pyramid())
+    state = sampler.start(request()).state_dict()
+    state["x"][0, 0, 0, 0] = float("inf")
+    with pytest.raises(ValueError, match="saved session holds NaN or infinity"):
+        sampler.resume(request(), state)
+
+
+def test_a_full_sequence_model_takes_no_given_latents_and_no_extension():
+    sampler = Sampler(model(frames_per_unit=None), Pyramid())
+    with pytest.raises(ValueError, match="whole video at once"):
+        sampler.start(request(given=torch.zeros(CHANNELS, 1, 8, 16)))
+    with pytest.raises(ValueError, match="whole video at once"):
+        sampler.start(request()).extend(9)
 
 
 def test_a_session_cannot_step_twice_at_once_or_when_done():
