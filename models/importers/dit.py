@@ -42,7 +42,7 @@ def class_of(published: Mapping[str, Any], source: str) -> str:
 
     Files without a class name are told apart by the key that only one architecture has.
     """
-    name = published.get("_class_name", published.get("class"))
+    name = published.get("_class_name")
     if name is None and "axes_dims_rope" in published:
         return flux.PYRAMID_CLASS
     if name is None and "pos_embed_max_size" in published:

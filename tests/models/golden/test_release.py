@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rayramid.models import storage
 from rayramid.models.card import load_card
 from rayramid.models.checkpoint import load_dit, load_model
 from rayramid.models.errors import UserError
@@ -76,6 +77,19 @@ def test_a_release_comes_back_bit_for_bit(golden, text_folder, tmp_path, save):
         assert all(torch.equal(ours[key], theirs[key]) and ours[key].dtype == theirs[key].dtype for key in theirs)
     names = {path.name for path in (tmp_path / "again").iterdir()}
     assert names == {path.name for path in (tmp_path / "release").iterdir()}
+
+
+@DITS
+def test_releases_and_checkpoints_live_on_s3(golden, text_folder, tmp_path, s3_bucket):
+    release_of(golden, text_folder, tmp_path / "release", save_shards)
+    storage.sync_up(tmp_path / "release", f"{s3_bucket}/release")
+    import_weights(f"{s3_bucket}/release", f"{s3_bucket}/model")
+    export_weights(f"{s3_bucket}/model", f"{s3_bucket}/again")
+    _, weights = read_published(f"{s3_bucket}/again/diffusion_transformer_768p")
+    assert all(torch.equal(weights[key], tensor) for key, tensor in golden.weights().items())
+    assert inspect_weights(f"{s3_bucket}/release/diffusion_transformer_768p").parameters == sum(
+        tensor.numel() for tensor in weights.values()
+    )
 
 
 @DITS
@@ -159,7 +173,7 @@ def test_wrong_folders_name_file_and_key(golden, tmp_path):
     target = str(tmp_path / "model")
     for change, message in [
         ({"num_layers": golden.config["num_layers"] + 1}, rf"{STEM}\.safetensors: key .* is missing"),
-        ({"class": "UNet2DConditionModel"}, r"'UNet2DConditionModel' is not a known DiT"),
+        ({"_class_name": "UNet2DConditionModel"}, r"'UNet2DConditionModel' is not a known DiT"),
         ({"interp_condition_pos": False}, r"interp_condition_pos is False; only True is supported"),
         ({"joint_attention_dim": 7}, r"context_embedder\.weight has shape"),
     ]:
