@@ -50,23 +50,33 @@ def application(spec: ServeSpec) -> serve.Application:
     return serve.deployment(serve.ingress()(Gateway), name="Gateway", **light).bind(spec, model, broker)
 
 
+def check(spec: ServeSpec) -> None:
+    """Find out without Ray, in a moment, whether the endpoint could start.
+
+    Raises:
+        UserError: no model, a store that can't be written, or a port that can't be taken.
+    """
+    model_of(spec)
+    storage.check_writable(spec.store)
+    free_port(spec.host, spec.port)
+
+
 def deploy(spec: ServeSpec) -> str:
     """Start the endpoint in the Ray cluster that this process is connected to; returns its URL when it can generate.
 
     `ray.serve.shutdown()` ends it. Jobs that have not ended then go on when an endpoint with the same store starts.
 
     Raises:
-        UserError: no model, a store that can't be written, a busy port, or Serve already runs in this cluster.
+        UserError: what `check` finds, or Serve already runs in this cluster.
     """
-    app = application(spec)
-    storage.check_writable(spec.store)
     if _serve_runs():
         raise UserError(
             "Ray Serve already runs in this Ray cluster; end it with `serve shutdown -y` or use another one"
         )
+    check(spec)
     port = free_port(spec.host, spec.port)
     serve.start(http_options={"host": spec.host, "port": port, "request_timeout_s": None})
-    serve.run(app, name=APP, route_prefix="/", logging_config={"enable_access_log": False})
+    serve.run(application(spec), name=APP, route_prefix="/", logging_config={"enable_access_log": False})
     url = f"http://{spec.host}:{port}"
     _wait(url)
     log.info("endpoint ready", extra={"url": url, "model": spec.model, "store": spec.store})

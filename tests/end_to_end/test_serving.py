@@ -19,7 +19,7 @@ from ray import serve
 from rayramid.models.card import ModelCard
 from rayramid.models.errors import UserError
 from rayramid.models.media.read import probe, read_frames
-from rayramid.serve.app import deploy
+from rayramid.serve.app import check, deploy
 from rayramid.serve.client import Client, JobFailedError
 from rayramid.serve.spec import SamplerOptions, ServeSpec
 
@@ -222,24 +222,21 @@ def retrieve_once_up(client, video_id):
             time.sleep(0.2)
 
 
-@pytest.mark.usefixtures("ray_cluster")
 def test_what_can_not_be_served_is_said_in_one_line(spec, tmp_path):
     with pytest.raises(UserError, match="not a rayramid model"):
-        deploy(spec.model_copy(update={"model": str(tmp_path)}))
+        check(spec.model_copy(update={"model": str(tmp_path)}))
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file, a folder is needed"):
-        deploy(spec.model_copy(update={"store": str(tmp_path / "file")}))
+        check(spec.model_copy(update={"store": str(tmp_path / "file")}))
 
 
-def test_a_busy_port_is_said_in_one_line():
-    from rayramid.serve.app import free_port
-
+def test_a_busy_port_is_said_in_one_line(spec):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=f"127.0.0.1:{port} can't be used: Address already in use; choose"):
-            free_port("127.0.0.1", port)
+            check(spec.model_copy(update={"port": port}))
 
 
 def test_a_second_endpoint_in_the_same_cluster_is_refused(url, spec):
