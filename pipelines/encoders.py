@@ -17,8 +17,9 @@ from rayramid.pipelines.job import Row
 
 log = logging.getLogger(__name__)
 
-# Enough clips for a stable basis; the fit looks at their first frames only, so that memory stays small at any length.
+# Enough clips for a stable basis, and of each the first frames only: the fit holds all of them in memory.
 PCA_CLIPS = 48
+PCA_BYTES = 512 * 1024**2
 PCA_FRAMES = 17
 PCA_LEAST_FRAMES = 9
 
@@ -78,12 +79,18 @@ def _beginnings(clips: Sequence[Row], deadline_s: float) -> Iterator[Frames]:
     from rayramid.pipelines.encode import clip_frames
 
     frames = SourceFrames(deadline_s)
+    held = 0
     for clip in clips:
         try:
-            yield np.concatenate(list(clip_frames(frames, {**clip, "frames": min(clip["frames"], PCA_FRAMES)})))
+            beginning = np.concatenate(list(clip_frames(frames, {**clip, "frames": min(clip["frames"], PCA_FRAMES)})))
         except DecodeError as error:
             # The encode job meets the same clip and reports it; the fit does without.
             log.warning("clip left out of the fit", extra={"clip": clip["clip_id"], "reason": str(error)})
+            continue
+        held += beginning.nbytes
+        if held > PCA_BYTES:
+            return
+        yield beginning
 
 
 def _record(root: str, which: str) -> str:

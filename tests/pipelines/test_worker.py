@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rayramid.models import storage
 from rayramid.pipelines import receipts
 from rayramid.pipelines.job import Row
 from rayramid.pipelines.ledger import LedgerError
@@ -42,30 +43,34 @@ def _quiet(caplog):
 
 
 def planned_shard(root, numbers):
-    write_plan(str(root), "score", [[Item(f"i{number}", {"number": number}) for number in numbers]], 0)
-    (shard,) = read_plans(str(root), "score")
+    write_plan(root, "score", [[Item(f"i{number}", {"number": number}) for number in numbers]], 0)
+    (shard,) = read_plans(root, "score")
     return read_shard("score", shard.plan, shard.row_group)
 
 
+def rows_of(root, receipt):
+    return pq.read_table(pa.BufferReader(storage.read_bytes(storage.join(root, receipt.file)))).to_pylist()
+
+
 def done(root, job, numbers, run="r"):
-    return work(str(root), run, job, *planned_shard(root, numbers))
+    return work(root, run, job, *planned_shard(root, numbers))
 
 
-def test_a_shard_becomes_one_file_and_one_receipt(tmp_path):
-    receipt = done(tmp_path, Doubling(), [1, 2])
+def test_a_shard_becomes_one_file_and_one_receipt(root):
+    receipt = done(root, Doubling(), [1, 2])
     assert (receipt.rows, receipt.ok, receipt.failures, receipt.attempt) == (2, 2, (), 1)
     assert receipt.facts == {"i1": {"double": 2}, "i2": {"double": 4}}
-    rows = pq.read_table(tmp_path / receipt.file).to_pylist()
+    rows = rows_of(root, receipt)
     assert [(row["item_id"], row["status"], row["double"]) for row in rows] == [("i1", "ok", 2), ("i2", "ok", 4)]
-    assert receipts.read_receipts(str(tmp_path), "score") == {receipt.shard_id: receipt}
+    assert receipts.read_receipts(root, "score") == {receipt.shard_id: receipt}
 
 
-def test_a_bad_row_fails_alone_with_its_reason(tmp_path):
-    receipt = done(tmp_path, Doubling(batch=3), [1, 11, 2])
+def test_a_bad_row_fails_alone_with_its_reason(root):
+    receipt = done(root, Doubling(batch=3), [1, 11, 2])
     assert receipt.ok == 2
     (failure,) = receipt.failures
     assert (failure.item_id, failure.error, failure.message) == ("i11", "ValueError", "odd one in [11]")
-    rows = pq.read_table(tmp_path / receipt.file).to_pylist()
+    rows = rows_of(root, receipt)
     assert [(row["number"], row["status"], row["error"]) for row in rows] == [
         (1, "ok", None),
         (11, "failed", "ValueError"),
@@ -73,52 +78,50 @@ def test_a_bad_row_fails_alone_with_its_reason(tmp_path):
     ]
 
 
-def test_a_committed_shard_is_not_done_again(tmp_path):
-    first = done(tmp_path, Doubling(), [1, 2])
+def test_a_committed_shard_is_not_done_again(root):
+    first = done(root, Doubling(), [1, 2])
     job = Doubling()
-    assert done(tmp_path, job, [1, 2]) == first
+    assert done(root, job, [1, 2]) == first
     assert job.calls == []
 
 
-def test_an_input_that_kills_its_worker_twice_is_set_apart(tmp_path):
+def test_an_input_that_kills_its_worker_twice_is_set_apart(root):
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            done(tmp_path, Doubling(batch=3), [1, 13, 2])
+            done(root, Doubling(batch=3), [1, 13, 2])
     job = Doubling(batch=3)
-    receipt = done(tmp_path, job, [1, 13, 2])
+    receipt = done(root, job, [1, 13, 2])
     assert [(failure.item_id, failure.error) for failure in receipt.failures] == [("i13", "Quarantined")]
     assert (receipt.ok, receipt.attempt) == (2, 3)
     assert job.calls == [[1], [2]]
 
 
-def test_deaths_with_the_driver_accuse_no_input(tmp_path):
+def test_deaths_with_the_driver_accuse_no_input(root):
     for run in ("a", "b", "c"):
         with pytest.raises(KeyboardInterrupt):
-            done(tmp_path, Doubling(), [1, 13], run)
-    assert receipts.begin(str(tmp_path), "score", planned_shard(tmp_path, [1, 13])[0].shard_id, "d")[1] == set()
+            done(root, Doubling(), [1, 13], run)
+    assert receipts.begin(root, "score", planned_shard(root, [1, 13])[0].shard_id, "d")[1] == set()
 
 
-def test_of_two_workers_on_one_shard_the_first_receipt_holds(tmp_path):
-    shard, items = planned_shard(tmp_path, [1])
+def test_of_two_workers_on_one_shard_the_first_receipt_holds(root):
+    shard, items = planned_shard(root, [1])
 
     class Slow(Doubling):
         def __call__(self, rows):
-            self.rival = work(str(tmp_path), "r", Doubling(), shard, items)
+            self.rival = work(root, "r", Doubling(), shard, items)
             return super().__call__(rows)
 
     slow = Slow()
-    receipt = work(str(tmp_path), "r", slow, shard, items)
+    receipt = work(root, "r", slow, shard, items)
     assert receipt == slow.rival
     assert receipt.attempt == 2
-    assert len(list((tmp_path / "scores").glob("*.parquet"))) == 2
+    assert len(list(storage.list_files(storage.join(root, "scores")))) == 2
 
 
-def test_outcomes_count_what_is_done_and_what_is_not(tmp_path):
-    done(tmp_path, Doubling(), [1, 11])
-    shards = read_plans(str(tmp_path), "score")
-    found = outcomes_of(
-        str(tmp_path), "score", ["i1", "i11", "i99"], shards, receipts.read_receipts(str(tmp_path), "score")
-    )
+def test_outcomes_count_what_is_done_and_what_is_not(root):
+    done(root, Doubling(), [1, 11])
+    shards = read_plans(root, "score")
+    found = outcomes_of(root, "score", ["i1", "i11", "i99"], shards, receipts.read_receipts(root, "score"))
     ledger = found.ledger()
     assert (ledger.inputs, ledger.ok, ledger.failed, ledger.pending, ledger.outputs) == (3, 1, 1, 1, 1)
     assert found.rows["i1"][0]["double"] == 2
@@ -126,18 +129,17 @@ def test_outcomes_count_what_is_done_and_what_is_not(tmp_path):
         ledger.check()
 
 
-def test_a_receipt_that_lost_an_item_is_an_error(tmp_path):
-    done(tmp_path, Doubling(), [1, 2])
-    shards = read_plans(str(tmp_path), "score")
-    (receipt,) = receipts.read_receipts(str(tmp_path), "score").values()
+def test_a_receipt_that_lost_an_item_is_an_error(root):
+    done(root, Doubling(), [1, 2])
+    shards = read_plans(root, "score")
+    (receipt,) = receipts.read_receipts(root, "score").values()
     lost = {receipt.shard_id: type(receipt)(**{**vars(receipt), "ok": 1})}
     with pytest.raises(LedgerError, match="2 items, but 1 ok \\+ 0 failed"):
-        outcomes_of(str(tmp_path), "score", ["i1"], shards, lost)
+        outcomes_of(root, "score", ["i1"], shards, lost)
 
 
-def test_a_retry_replaces_the_failure_before_it(tmp_path):
-    root = str(tmp_path)
-    done(tmp_path, Doubling(), [1, 11])
+def test_a_retry_replaces_the_failure_before_it(root):
+    done(root, Doubling(), [1, 11])
     write_plan(root, "score", [[Item("i11", {"number": 4})]], generation=1)
     retried = next(shard for shard in read_plans(root, "score") if shard.generation == 1)
     work(root, "r", Doubling(), *read_shard("score", retried.plan, retried.row_group))
