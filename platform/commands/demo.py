@@ -70,7 +70,7 @@ def _train(spec: "TrainSpec") -> "TrainResult":
     say(f"2/3  training: a small DiT learns from them on {spec.workers.count} workers (Ray Train)")
     with progress() as update:
         trained = train(spec, on_progress=lambda step, total, loss: update(f"step (loss {loss:.3f})", step, total))
-    say(f"     {trained.steps} steps, loss {trained.loss:.3f}")
+    say(f"     {trained.steps} steps, loss {trained.final_loss:.3f}")
     return trained
 
 
@@ -102,7 +102,7 @@ def _report(out: Path, curated: "Summary", trained: "TrainResult", video: Path, 
         ("video", video),
         ("report", curated.report),
         ("dataset", curated.root),
-        ("model", trained.model),
+        ("model", trained.folder),
         ("metrics", trained.metrics),
         ("specs", specs),
     ):
@@ -110,7 +110,7 @@ def _report(out: Path, curated: "Summary", trained: "TrainResult", video: Path, 
     result("The model has seen four short clips for a minute, through untrained text encoders and a PCA codec: its")
     result("video shows that every part works, not what the method can do.")
     result("What to try next:")
-    result(f"  rayramid sample --model {trained.model} --prompt '{prompt}' --out sample.mp4 --seed 1")
+    result(f"  rayramid sample --model {trained.folder} --prompt '{prompt}' --out sample.mp4 --seed 1")
     result(f"  rayramid serve {specs / 'serve.yaml'}")
     result(f"  rayramid train {specs / 'train.yaml'} --set phases.0.steps=1000")
     result("  rayramid init my-specs        # specs of your own to start from")

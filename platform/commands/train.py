@@ -42,8 +42,8 @@ def train(
     if as_json:
         emit_json(dataclasses.asdict(done))
         return
-    result(f"trained {done.steps} steps, loss {done.loss:.4f}")
-    result(f"model    {done.model}")
+    result(f"trained {done.steps} steps, loss {done.final_loss:.4f}")
+    result(f"model    {done.folder}")
     result(f"metrics  {done.metrics}")
     result(f"curves   tensorboard --logdir {done.tensorboard}")
-    result(f"next: rayramid sample --model {done.model} --prompt 'a red circle' --out sample.mp4")
+    result(f"next: rayramid sample --model {done.folder} --prompt 'a red circle' --out sample.mp4")
