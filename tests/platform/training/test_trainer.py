@@ -2,12 +2,22 @@
 
 import contextlib
 import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import psutil
+import pytest
+import ray
 import torch
 
 from rayramid.models import storage
+from rayramid.models.errors import UserError
 from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.loop import run
 from rayramid.platform.training.metrics import read_metrics
@@ -28,12 +38,12 @@ def newest_weights(output):
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in data.glob("*.distcp")}
 
 
-def training_workers(output):
-    """The workers of the run at `output`: Ray Train gives them a working directory below it."""
+def training_workers(address):
+    """Ray Train's workers on the cluster at `address`: they work in a folder of their own, and know their cluster."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if Path(process.cwd()).is_relative_to(output):
+            if process.cwd().endswith("/artifacts/ray") and process.environ().get("RAY_ADDRESS") == address:
                 found.append(process)
     return found
 
@@ -49,7 +59,7 @@ def test_a_killed_worker_comes_back_and_the_run_is_the_same(spec, tmp_path, ray_
     def kill_once(step, total, loss):
         seen.append((step, total))
         if step >= 4 and not killed:
-            killed.extend(training_workers(tmp_path / "killed"))
+            killed.extend(training_workers(ray_cluster))
             for process in killed:
                 process.kill()
 
@@ -60,3 +70,75 @@ def test_a_killed_worker_comes_back_and_the_run_is_the_same(spec, tmp_path, ray_
     assert seen[-1] == (14, 14)
     assert (result.steps, result.final_loss) == (14, losses(undisturbed.output)[-1][1])
     assert storage.exists(storage.join(result.folder, "rayramid.json"))
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_is_started_again(spec, tmp_path, ray_cluster):
+    """Two workers; the driver dies by SIGKILL, twice, and its job with it."""
+    fields = {"phase": {"steps": 24}, "checkpoints": {"every": 4}, "workers": {"count": 2}}
+    undisturbed, killed = (spec(output=str(tmp_path / name), **fields) for name in ("undisturbed", "killed"))
+    train(undisturbed)
+    for at in (6, 14):
+        driver = subprocess.Popen([sys.executable, "-c", DRIVER, ray_cluster, killed.model_dump_json()])
+        wait_for_step(killed.output, at)
+        driver.send_signal(signal.SIGKILL)
+        assert driver.wait() == -signal.SIGKILL
+    train(killed)
+    assert losses(killed.output) == losses(undisturbed.output)
+    assert newest_weights(killed.output) == newest_weights(undisturbed.output)
+
+
+DRIVER = """
+import sys, ray
+from rayramid.platform.training.run import train
+from rayramid.platform.training.spec import TrainSpec
+ray.init(address=sys.argv[1])
+train(TrainSpec.model_validate_json(sys.argv[2]))
+"""
+
+
+def wait_for_step(output, step):
+    deadline = time.monotonic() + 200
+    while not any(r["step"] >= step for r in read_metrics(output)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_another_ray_on_the_host_confuses_nobody(spec, tmp_path, ray_cluster):
+    temp = tempfile.mkdtemp(prefix="ro-", dir="/tmp")
+    other = subprocess.Popen(
+        [sys.executable, "-c", OTHER_CLUSTER, temp], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline().strip() == "up"
+        # Even a driver that does not say which cluster it means.
+        os.environ.pop("RAY_ADDRESS")
+        result = train(spec(workers={"count": 2}))
+    finally:
+        os.environ["RAY_ADDRESS"] = ray_cluster
+        other.communicate("end\n")
+        shutil.rmtree(temp, ignore_errors=True)
+    assert result.steps == 6
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+    assert not [log for log in logs.glob("worker-*") if "multiple active Ray instances" in log.read_text()]
+
+
+OTHER_CLUSTER = """
+import sys, ray
+ray.init(address="local", num_cpus=1, object_store_memory=100 * 1024**2, include_dashboard=False, _temp_dir=sys.argv[1])
+print("up", flush=True)
+sys.stdin.readline()
+ray.shutdown()
+"""
+
+
+def test_a_mistake_that_a_worker_meets_is_one_line(spec, tmp_path, ray_cluster, growing_dataset):
+    root, _ = growing_dataset
+    file = next(Path(root).glob("latents/*/part.parquet"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 4 : 3 * len(data) // 4] = bytes(len(data) // 2)
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"part\.parquet: not the bytes that version 1 was made with") as refused:
+        train(spec(phase={"data": [root]}, workers={"count": 1, "restarts": 0}))
+    assert "\n" not in str(refused.value)
