@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from rayramid.models.history import Segment
-from rayramid.models.precision import widen, without_autocast
+from rayramid.models.precision import without_autocast
 
 if TYPE_CHECKING:
     from rayramid.models.flex import FlexPlan
@@ -100,6 +100,12 @@ def plan_attention(
     )
 
 
+def attention_dtype(exact: torch.dtype, values: Tensor) -> torch.dtype:
+    """The dtype of attention and cache, for `exact` queries and `values` as their linear layer gave them."""
+    # CPUs multiply small bf16 matrices slower than fp32 ones; elsewhere the values' dtype is the fast one.
+    return exact if values.device.type == "cpu" else values.dtype
+
+
 def attend(
     q_TNH: Tensor,
     k_TNH: Tensor,
@@ -107,10 +113,10 @@ def attend(
     plan: AttentionPlan,
     past: tuple[Sequence[Tensor], Sequence[Tensor]] = ((), ()),
 ) -> Tensor:
-    """Attention of the plan's queries, [T, N, H]; `past` holds keys and values of its cached segments."""
-    # CPUs multiply small bf16 matrices slower than fp32 ones; elsewhere the values' dtype is the fast one.
-    dtype = widen(q_TNH).dtype if q_TNH.device.type == "cpu" else v_TNH.dtype
-    q_TNH, k_TNH, v_TNH = q_TNH.to(dtype), k_TNH.to(dtype), v_TNH.to(dtype)
+    """Attention of the plan's queries, [T, N, H]; `past` holds keys and values of its cached segments.
+
+    All tensors have one dtype (`attention_dtype`).
+    """
     with without_autocast(q_TNH.device):
         if plan.flex is not None:
             return plan.flex.attend(q_TNH, torch.cat([*past[0], k_TNH]), torch.cat([*past[1], v_TNH]))

@@ -26,14 +26,14 @@ class FlexPlan:
         """Attention of the plan's queries, [T, N, H]."""
         q_1NTH, k_1NSH, v_1NSH = (x.transpose(0, 1).unsqueeze(0) for x in (q_TNH, k_SNH, v_SNH))
         # Inside a compiled region it is compiled with its surroundings.
-        run: Any = flex_attention if torch.compiler.is_compiling() else compiled()
+        run: Any = flex_attention if torch.compiler.is_compiling() else compiled(self.segment_T.device.type)
         return run(q_1NTH, k_1NSH, v_1NSH, block_mask=self.mask).squeeze(0).transpose(0, 1)
 
 
 @cache
-def compiled() -> Any:
-    """`flex_attention` for any sizes; compiled once per process."""
-    return torch.compile(flex_attention, dynamic=True)
+def compiled(device: str) -> Any:
+    """`flex_attention` compiled once per process, for any sizes; the CPU's code generator knows fixed sizes only."""
+    return torch.compile(flex_attention, dynamic=device != "cpu")
 
 
 def flex_plan(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rayramid.models.attention import AttentionPlan, attend
+from rayramid.models.attention import AttentionPlan, attend, attention_dtype
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.dit.embeddings import rotate
 from rayramid.models.precision import widen
@@ -91,6 +91,13 @@ def normalise(qk_T2NH: Tensor, q_norm: HeadNorm, k_norm: HeadNorm) -> Tensor:
     return (x.flatten(1) * weight).view(x.shape)
 
 
+def _ready(qk_T2NH: Tensor, v_TNH: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised queries and keys, turned by their positions, and values, in the dtype of attention and cache."""
+    dtype = attention_dtype(qk_T2NH.dtype, v_TNH)
+    q_TNH, k_TNH = rotate(qk_T2NH, layout.rotations).to(dtype).unbind(1)
+    return q_TNH, k_TNH, v_TNH.to(dtype)
+
+
 class MLP(nn.Module):
     """Linear, tanh-GELU, linear."""
 
@@ -159,8 +166,7 @@ class DoubleBlock(nn.Module):
         text_condition, video_condition = condition_SD.split([texts, len(condition_SD) - texts])
         text_qk, text_v, text_rest = self.text.before(text_TD, text_condition, layout.text)
         video_qk, video_v, video_rest = self.video.before(video_TD, video_condition, layout.video)
-        q, k = rotate(torch.cat([text_qk, video_qk]), layout.rotations).unbind(1)
-        v = torch.cat([text_v, video_v])
+        q, k, v = _ready(torch.cat([text_qk, video_qk]), torch.cat([text_v, video_v]), layout)
         attention = attend(q, k, v, layout.plan, past).flatten(1)
         text_attention, video_attention = attention.split([len(text_TD), len(video_TD)])
         text_TD = self.text.after(text_TD, text_attention, text_rest, layout.text)
@@ -187,8 +193,7 @@ class SingleBlock(nn.Module):
         shift, scale, gate = self.modulation(condition_SD).unflatten(-1, (3, -1)).unbind(1)
         modulated_TD = modulate(x_TD, shift, scale, layout.joint)
         qk, v = self.qkv(modulated_TD).unflatten(-1, (3, self.heads, -1)).split([2, 1], dim=1)
-        v = v.squeeze(1)
-        q, k = rotate(normalise(qk, self.q_norm, self.k_norm), layout.rotations).unbind(1)
+        q, k, v = _ready(normalise(qk, self.q_norm, self.k_norm), v.squeeze(1), layout)
         attention_TD = attend(q, k, v, layout.plan, past).flatten(1)
         mlp_TD = F.gelu(self.mlp_in(modulated_TD), approximate="tanh")
         change_TD = self.out(torch.cat([attention_TD.to(mlp_TD.dtype), mlp_TD], dim=-1))

@@ -78,7 +78,7 @@ def test_sdpa_equals_the_dense_mask_forward_and_backward(rule: str) -> None:
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("executor", ["sdpa", "flex"])
 def test_cached_keys_lie_before_the_packs_own(executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flex, "compiled", lambda: flex_attention)
+    monkeypatch.setattr(flex, "compiled", lambda device: flex_attention)
     cached = [segment for segment in SEGMENTS if segment.kind != "target"]
     queries = [segment for segment in SEGMENTS if segment.kind == "target"]
     plan = plan_attention(queries, cached, RULES["shared"], executor=executor)  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ def test_cached_keys_lie_before_the_packs_own(executor: str, monkeypatch: pytest
 def test_flex_equals_the_dense_mask_and_its_blocks_are_those_of_the_token_mask(
     rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flex, "compiled", lambda: flex_attention)
+    monkeypatch.setattr(flex, "compiled", lambda device: flex_attention)
     monkeypatch.setattr(flex, "BLOCK", 16)
     plan = plan_attention(SEGMENTS, [], RULES[rule], executor="flex")
     ordered = [SEGMENTS[index] for index in plan.order]
