@@ -104,9 +104,12 @@ class Engine:
         taking: list[_Seat] = []
         tokens = 0
         for seat in able:
+            if seat.alone:
+                continue
             tokens += seat.session.next_tokens
-            if not seat.alone and (not taking or tokens <= self._budget):
-                taking.append(seat)
+            if taking and tokens > self._budget:
+                break
+            taking.append(seat)
         return taking
 
     async def _tick(self, taking: list[_Seat]) -> None:

@@ -72,16 +72,19 @@ class Worker:
             message = f"The job asks for version {job.model_version} of the model, this server has {self._version}."
             await asyncio.to_thread(self._store.end, job_id, VideoError(code="model_changed", message=message))
             return
+        # Outside the boundary below: when the text process dies, so does the attempt, and the broker makes another.
+        prompt, negative = await self._embed([job.brief.text, job.brief.negative_prompt])
         try:
-            await self._make(job, attempt)
+            await self._make(job, attempt, prompt, negative)
         # The boundary of one job: its error is recorded with it, and the replica serves on.
         except Exception as error:
             log.exception("job failed", extra={"job": job_id})
             message = f"The video could not be made: {type(error).__name__}: {error}"
             await asyncio.to_thread(self._store.end, job_id, VideoError(code="server_error", message=message))
 
-    async def _make(self, job: Job, attempt: int) -> None:
-        session, reel = await self._begin(job)
+    async def _make(self, job: Job, attempt: int, prompt: TextEmbedding, negative: TextEmbedding) -> None:
+        reel = Reel(self._store, self._vae, job)
+        session = await asyncio.to_thread(self._session, job, reel, prompt, negative)
         ticker = asyncio.create_task(self._report(job, session, reel))
         try:
             async with aclosing(self.engine.units(session)) as units:
@@ -94,16 +97,14 @@ class Worker:
         await asyncio.to_thread(reel.finish)
         await asyncio.to_thread(self._store.end, job.id)
 
-    async def _begin(self, job: Job) -> tuple[Session, Reel]:
-        brief = job.brief
-        prompt, negative = await self._embed([brief.text, brief.negative_prompt])
-        reel = Reel(self._store, self._vae, job)
-        saved = await asyncio.to_thread(reel.load)
+    def _session(self, job: Job, reel: Reel, prompt: TextEmbedding, negative: TextEmbedding) -> Session:
+        """Go on from what the store holds, or begin, with the job's picture if it has one."""
+        saved = reel.load()
         if saved is not None:
             given_CTHW = saved["latents"][:, :1] if job.image else None
-            return self._sampler.resume(request_of(brief, prompt, negative, given_CTHW), saved), reel
-        given_CTHW = await asyncio.to_thread(reel.add_image) if job.image else None
-        return self._sampler.start(request_of(brief, prompt, negative, given_CTHW)), reel
+            return self._sampler.resume(request_of(job.brief, prompt, negative, given_CTHW), saved)
+        given_CTHW = reel.add_image() if job.image else None
+        return self._sampler.start(request_of(job.brief, prompt, negative, given_CTHW))
 
     async def _report(self, job: Job, session: Session, reel: Reel) -> None:
         written: Progress | None = None
