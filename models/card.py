@@ -87,7 +87,7 @@ class ModelCard:
 
     @property
     def frames_per_unit(self) -> int | None:
-        """Latents that one autoregressive step makes after the first unit's one; None when the whole video is one unit."""
+        """Latents of every unit but the first, which has one; None when the whole video is one unit."""
         return self.dit["frames_per_unit"]
 
     @property
