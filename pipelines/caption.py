@@ -18,14 +18,11 @@ COLUMNS = pa.schema(
 
 
 class CaptionJob:
-    """Rows are clips; a result row is a caption with its origin, `source` or `template`."""
+    """Rows are clips, each with its `template`; a result row is a caption with its origin, `source` or `template`."""
 
     columns_out = COLUMNS
     batch = 256
     facts: tuple[str, ...] = ()
-
-    def __init__(self, template: str | None) -> None:
-        self._template = template
 
     def rows_per_group(self, row: Row) -> int:
         """Rows are read together."""
@@ -38,8 +35,8 @@ class CaptionJob:
     def _caption(self, row: Row) -> Row:
         if row["source_caption"]:
             caption, origin = row["source_caption"].strip(), "source"
-        elif self._template is not None:
-            caption, origin = self._template.format(**fields(row)), "template"
+        elif row["template"] is not None:
+            caption, origin = row["template"].format(**fields(row)), "template"
         else:
             raise ValueError("the source has no caption and the spec no caption.template")
         return {"clip_id": row["clip_id"], "caption_id": caption_id(caption), "caption": caption, "origin": origin}

@@ -147,13 +147,18 @@ def empty_text(curation: Curation) -> Result:
 
 
 def _clips(shots: Outcomes, sources: Sequence[SourceFile]) -> dict[str, Row]:
-    # What may change without a new cut (split, licence, caption) is taken from the sources as they are listed now.
+    # What may change without a new cut (name, split, licence, caption) is taken from the sources as listed now.
     known = {source.source_id: source for source in sources}
     clips = {}
     for rows in shots.rows.values():
         for row in rows:
             source = known[row["source_id"]]
-            now = {"split": source.split, "licence": source.licence, "source_caption": source.caption}
+            now = {
+                "name": source.name,
+                "split": source.split,
+                "licence": source.licence,
+                "source_caption": source.caption,
+            }
             clips[row["clip_id"]] = {**{k: v for k, v in row.items() if k not in OUTCOME_COLUMNS}, **now}
     return dict(sorted(clips.items()))
 

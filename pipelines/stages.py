@@ -48,13 +48,13 @@ def score_work(spec: DataSpec, clips: Iterable[Row]) -> Work:
 
 
 def caption_work(spec: DataSpec, kept: Iterable[Row]) -> Work:
-    """Every kept clip is to be captioned; its own caption, or the template, is part of the name."""
-    template = spec.caption.template
-    items = [
-        Item(digest("caption", clip["source_caption"] or {"template": template}, clip["clip_id"]), clip)
-        for clip in kept
-    ]
-    return _work("caption", items, partial(_caption_job, template))
+    """Every kept clip is to be captioned; its own caption, or the template and what fills it, is part of the name."""
+    items = []
+    for clip in kept:
+        row = {**clip, "template": spec.caption.template}
+        how = clip["source_caption"] or {"template": spec.caption.template, "name": clip["name"]}
+        items.append(Item(digest("caption", how, clip["clip_id"]), row))
+    return _work("caption", items, _caption_job)
 
 
 def embed_work(root: str, captions: Iterable[str], text: Encoder) -> Work:
@@ -109,10 +109,10 @@ def _score_job(score: Score, deadline_s: float) -> Job:
     return ScoreJob(score, deadline_s)
 
 
-def _caption_job(template: str | None) -> Job:
+def _caption_job() -> Job:
     from rayramid.pipelines.caption import CaptionJob
 
-    return CaptionJob(template)
+    return CaptionJob()
 
 
 def _embed_job(text_url: str) -> Job:

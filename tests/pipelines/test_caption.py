@@ -7,7 +7,7 @@ CLIP = {"clip_id": "c", "name": "city/red_car-2.mp4", "width": 640, "height": 36
 
 
 def caption(template, source_caption=None):
-    ((row,),) = CaptionJob(template)([{**CLIP, "source_caption": source_caption}])
+    ((row,),) = CaptionJob()([{**CLIP, "template": template, "source_caption": source_caption}])
     return row["caption"], row["origin"]
 
 
@@ -26,5 +26,6 @@ def test_without_either_the_row_fails():
 
 
 def test_equal_captions_share_one_id():
-    rows = CaptionJob("x")([{**CLIP, "source_caption": None}, {**CLIP, "clip_id": "d", "source_caption": "x"}])
+    templated = {**CLIP, "template": "x", "source_caption": None}
+    rows = CaptionJob()([templated, {**templated, "clip_id": "d", "source_caption": "x"}])
     assert {row[0]["caption_id"] for row in rows} == {caption_id("x")}
