@@ -39,8 +39,11 @@ def connect(address: str | None = None) -> Iterator[Cluster]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_LOGGING_CONFIG", str(Path(__file__).with_name("ray_data_logging.yaml")))
+    # Ray's C++ core warns on the console of every pool of actors that Ray Data makes.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Says on every start that the token is on, which is as it should be.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")

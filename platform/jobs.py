@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -52,17 +53,11 @@ def submit(
     Raises:
         UserError: the kind can't be submitted, or no job server answers.
     """
-    from ray.job_submission import JobSubmissionClient
-
     fields = spec.model_dump(mode="json")
     kind = str(fields["kind"])
     if kind not in COMMANDS:
         raise UserError(f"a spec of kind '{kind}' can't be submitted; kinds that can: {', '.join(COMMANDS)}")
-    try:
-        client = JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError) as error:
-        raise UserError(f"no Ray job server answers at {address}: {str(error).splitlines()[0]}") from None
-
+    client = _client(address)
     with tempfile.TemporaryDirectory(prefix="rayramid-submit-") as folder:
         wheel = build_wheel(Path(folder))
         work = Path(folder) / "work"
@@ -85,6 +80,31 @@ def submit(
     if on_log is not None:
         _follow(client, job_id, on_log)
     return Submitted(job_id, address, str(client.get_job_status(job_id).value))
+
+
+def _client(address: str) -> "JobSubmissionClient":
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    token = _token()
+    try:
+        client = JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"} if token else None)
+        client.list_jobs()
+    except AuthenticationError:
+        raise UserError(
+            f"the Ray job server at {address} wants a token; put the cluster's into RAY_AUTH_TOKEN"
+        ) from None
+    except (ConnectionError, RuntimeError) as error:
+        raise UserError(f"no Ray job server answers at {address}: {str(error).splitlines()[0]}") from None
+    return client
+
+
+def _token() -> str:
+    """The cluster's token, from where Ray itself looks for it; empty if there is none."""
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
 def _free_id(client: "JobSubmissionClient", stem: str) -> str:

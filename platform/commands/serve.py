@@ -18,11 +18,12 @@ def serve(spec: SpecFile, overrides: Overrides = None, address: Address = None) 
     Example: rayramid serve infra/specs/serve-local.yaml --set port=8080
     """
     serve_spec = cast("ServeSpec", load_spec(spec, overrides or [], kind="serve"))
+    from rayramid.serve.app import check, deploy
+
+    check(serve_spec)
     say("starting Ray and the endpoint, about half a minute")
     with connect(address):
         from ray import serve as ray_serve
-
-        from rayramid.serve.app import deploy
 
         try:
             url = deploy(serve_spec)
