@@ -119,7 +119,8 @@ def _expand(value: Any, path: Path) -> Any:
 
 
 def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    first, *others = error.errors()
+    # A misspelt key is also a missing one; its own name helps more.
+    first, *others = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     *parents, name = [str(part) for part in first["loc"]] or [""]
     key = ".".join([*parents, name])
     more = f" (and {len(others)} more)" if others else ""

@@ -1,7 +1,6 @@
 """A real endpoint on Ray Serve, used through the openai client."""
 
 import asyncio
-import dataclasses
 import itertools
 import socket
 import threading
@@ -16,48 +15,11 @@ import pytest
 import ray
 from ray import serve
 
-from rayramid.models.card import ModelCard
 from rayramid.models.errors import UserError
 from rayramid.models.media.read import probe, read_frames
 from rayramid.serve.app import check, deploy
 from rayramid.serve.client import Client, JobFailedError
 from rayramid.serve.spec import SamplerOptions, ServeSpec
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    """A whole checkpoint folder with seeded weights."""
-    import torch
-
-    from rayramid.models.checkpoint import save_model
-    from rayramid.models.dit.config import DiTConfig
-    from rayramid.models.dit.model import DiT
-    from rayramid.models.tiny import write_tiny_text
-    from rayramid.models.vae.pca import pca_vae
-
-    config = DiTConfig(
-        heads=2, head_dim=16, double_blocks=1, single_blocks=1, text_dim=64, pooled_dim=64, rope_axes=(4, 6, 6)
-    )
-    torch.manual_seed(0)
-    dit = DiT(config)
-    for parameter in dit.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    card = ModelCard(
-        preset="tiny",
-        dit=dataclasses.asdict(config),
-        pyramid={"levels": 3},
-        fps=8.0,
-        width=64,
-        height=64,
-        frames=17,
-        steps=((2, 1, 1), (1, 1, 1)),
-    )
-    folder = tmp_path_factory.mktemp("model")
-    write_tiny_text(folder / "text")
-    generator = np.random.default_rng(0)
-    clips = [generator.integers(0, 256, (17, 1, 1, 3), dtype=np.uint8).repeat(64, 1).repeat(64, 2) for _ in range(4)]
-    save_model(str(folder / "model"), card, dit, pca_vae(clips), str(folder / "text"))
-    return str(folder / "model")
 
 
 @pytest.fixture(scope="module")

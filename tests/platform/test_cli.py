@@ -1,5 +1,6 @@
 """The command line as a user meets it: real processes, their output and exit codes."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,27 @@ def test_a_folder_without_videos_is_one_line(tmp_path: Path) -> None:
 )
 def test_sample_says_what_is_missing(tmp_path: Path, arguments: list[str], said: str) -> None:
     assert said in one_line(rayramid("sample", *arguments, cwd=tmp_path))
+
+
+def test_sample_makes_the_same_video_again_from_a_seed(model_folder: str, tmp_path: Path) -> None:
+    from rayramid.models.media.read import probe
+
+    for name in ("a.mp4", "b.mp4"):
+        arguments = ["--model", model_folder, "--prompt", "a red circle", "--seed", "3", "--seconds", "1"]
+        made = rayramid("sample", *arguments, "--size", "96x64", "--out", str(tmp_path / name))
+        assert made.returncode == 0, made.stderr
+        assert "96x64, 8 frames, seed 3" in made.stdout
+    first, second = (probe(str(tmp_path / name)) for name in ("a.mp4", "b.mp4"))
+    assert (first.width, first.height, first.frames) == (96, 64, 8)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert first == second
+
+
+def test_a_busy_port_is_one_line_before_ray_starts(model_folder: str, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        spec = tmp_path / "serve.yaml"
+        spec.write_text(f"kind: serve\nmodel: {model_folder}\nstore: {tmp_path / 'store'}\nport: {port}\n")
+        assert str(port) in one_line(rayramid("serve", str(spec)))

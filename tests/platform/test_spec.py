@@ -54,7 +54,7 @@ def test_a_missing_file_says_how_to_get_examples(tmp_path: Path) -> None:
 
 def test_broken_yaml_is_refused_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not valid YAML at line 2"):
-        load_spec(write(tmp_path, "kind: serve\nmodel: [a\n"))
+        load_spec(write(tmp_path, "kind: serve\n  model: a\n"))
 
 
 def test_set_overrides_a_nested_value_and_reads_it_as_yaml(tmp_path: Path) -> None:
