@@ -12,7 +12,7 @@ from rayramid.pipelines import encoders, receipts
 from rayramid.pipelines import plan as plans
 from rayramid.pipelines.curation import walk
 from rayramid.pipelines.encoders import Encoder
-from rayramid.pipelines.execute import execute, remotely
+from rayramid.pipelines.execute import begin, execute
 from rayramid.pipelines.job import Row
 from rayramid.pipelines.ledger import Ledger, LedgerError
 from rayramid.pipelines.outcomes import Outcomes, outcomes_of
@@ -202,21 +202,22 @@ class _MadeNow:
     def __init__(self, spec: DataSpec, jobs: Collection[JobName]) -> None:
         self._spec = spec
         self._jobs = jobs
+        self._recorded = _Recorded(spec)
+        # The text encoder depends on no clip: it is made while the first jobs run.
+        self._text = None
+        if "embed" in jobs and (spec.embed.text != "tiny" or encoders.made(spec.root, "text") is None):
+            self._text = begin(encoders.text_encoder, spec.workers.embed, spec.root, spec.embed.text)
 
     def text(self) -> Encoder | None:
-        spec = self._spec
-        if "embed" not in self._jobs:
-            return _Recorded(spec).text()
-        recorded = encoders.made(spec.root, "text") if spec.embed.text == "tiny" else None
-        return recorded or remotely(encoders.text_encoder, spec.workers.embed, spec.root, spec.embed.text)
+        return self._recorded.text() if self._text is None else self._text()
 
     def vae(self, clips: Sequence[Row]) -> Encoder | None:
         spec = self._spec
-        if "encode" not in self._jobs:
-            return _Recorded(spec).vae(clips)
-        recorded = encoders.made(spec.root, "vae") if spec.encode.vae == "pca" else None
-        arguments = (spec.root, spec.encode.vae, clips, spec.decode.deadline_s)
-        return recorded or remotely(encoders.vae_encoder, spec.workers.encode, *arguments)
+        if "encode" not in self._jobs or (spec.encode.vae == "pca" and encoders.made(spec.root, "vae")):
+            return self._recorded.vae(clips)
+        return begin(
+            encoders.vae_encoder, spec.workers.encode, spec.root, spec.encode.vae, clips, spec.decode.deadline_s
+        )()
 
 
 def _jobs(only: str | None) -> Collection[JobName]:

@@ -53,14 +53,21 @@ def execute(
         on_shard()
 
 
-def remotely(function: Callable[..., T], workers: Workers, *args: Any) -> T:
-    """Call a function in the cluster, with the resources of one worker; its own error is raised here."""
+def begin(function: Callable[..., T], workers: Workers, *args: Any) -> Callable[[], T]:
+    """Start a function in the cluster, with the resources of one worker; the result waits for it.
+
+    Its own error is raised where the result is asked for.
+    """
     import ray
     from ray.exceptions import RayTaskError
 
-    task = ray.remote(function).options(num_cpus=workers.cpus, num_gpus=workers.gpus)
-    try:
-        result: T = ray.get(task.remote(*args))
-    except RayTaskError as error:
-        raise error.cause from None
+    under_way = ray.remote(function).options(num_cpus=workers.cpus, num_gpus=workers.gpus).remote(*args)
+
+    def result() -> T:
+        try:
+            value: T = ray.get(under_way)
+        except RayTaskError as error:
+            raise error.cause from None
+        return value
+
     return result
