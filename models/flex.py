@@ -25,6 +25,9 @@ class FlexPlan:
     def attend(self, q_TNH: Tensor, k_SNH: Tensor, v_SNH: Tensor) -> Tensor:
         """Attention of the plan's queries, [T, N, H]."""
         q_1NTH, k_1NSH, v_1NSH = (x.transpose(0, 1).unsqueeze(0) for x in (q_TNH, k_SNH, v_SNH))
+        if q_TNH.device.type == "cpu":
+            # The CPU's template takes no views of tensors with other dimensions.
+            q_1NTH, k_1NSH, v_1NSH = q_1NTH.contiguous(), k_1NSH.contiguous(), v_1NSH.contiguous()
         # Inside a compiled region it is compiled with its surroundings.
         run: Any = flex_attention if torch.compiler.is_compiling() else compiled(self.segment_T.device.type)
         return run(q_1NTH, k_1NSH, v_1NSH, block_mask=self.mask).squeeze(0).transpose(0, 1)
