@@ -26,6 +26,11 @@ class Cluster:
     address: str
     logs: Path | None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether everything that runs on it ends with this process."""
+        return self.logs is not None
+
 
 @contextmanager
 def connect(address: str | None = None) -> Iterator[Cluster]:
@@ -43,7 +48,8 @@ def connect(address: str | None = None) -> Iterator[Cluster]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Says on every start that the token is on, which is as it should be.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    # A filter, since importing Serve sets the level of its logger.
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")

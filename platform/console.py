@@ -1,12 +1,12 @@
 """What the commands show: results on stdout, progress and messages on stderr."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -27,16 +27,29 @@ def emit_json(value: Any) -> None:
     out.print(json.dumps(value, indent=2, default=str), markup=False)
 
 
-@contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars on stderr, one per name; yields `update(name, done, total)`."""
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err) as bars:
-        tasks: dict[str, Any] = {}
+class Update(Protocol):
+    """Moves the bar `name`, which appears with its first update; `note` stands behind it."""
 
-        def update(name: str, done: int, total: int) -> None:
+    def __call__(self, name: str, done: int, total: int, note: str = "") -> None:
+        """Shows `done` of `total`."""
+
+
+@contextmanager
+def progress() -> Iterator[Update]:
+    """Bars on stderr, one per name."""
+    columns = (
+        TextColumn("     {task.description:<8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def update(name: str, done: int, total: int, note: str = "") -> None:
             if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total)
-            bars.update(tasks[name], completed=done, total=total)
+                tasks[name] = bars.add_task(name, total=total, note=note)
+            bars.update(tasks[name], completed=done, total=total, note=note)
 
         yield update

@@ -69,29 +69,24 @@ def _train(spec: "TrainSpec") -> "TrainResult":
 
     say(f"2/3  training: a small DiT learns from them on {spec.workers.count} workers (Ray Train)")
     with progress() as update:
-        trained = train(spec, on_progress=lambda step, total, loss: update(f"step (loss {loss:.3f})", step, total))
+        trained = train(spec, on_progress=lambda step, total, loss: update("steps", step, total, f"loss {loss:.3f}"))
     say(f"     {trained.steps} steps, loss {trained.final_loss:.3f}")
     return trained
 
 
 def _generate(spec: "ServeSpec", prompt: str, path: Path) -> Path:
-    from ray import serve
-
     from rayramid.serve.app import deploy
     from rayramid.serve.client import Client
 
     say("3/3  serving: the model answers on an endpoint (Ray Serve)")
-    try:
-        url = deploy(spec)
-        say(f"     POST {url}/v1/videos  prompt={prompt!r}")
-        client = Client(url)
-        with progress() as update:
-            video = client.wait(
-                client.create(prompt, seed=7), on_progress=lambda video: update("video", video.progress, 100)
-            )
-        client.save(video.id, path)
-    finally:
-        serve.shutdown()
+    url = deploy(spec)
+    say(f"     POST {url}/v1/videos  prompt={prompt!r}")
+    client = Client(url)
+    with progress() as update:
+        video = client.wait(
+            client.create(prompt, seed=7), on_progress=lambda video: update("video", video.progress, 100)
+        )
+    client.save(video.id, path)
     return path
 
 

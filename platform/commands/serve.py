@@ -22,7 +22,7 @@ def serve(spec: SpecFile, overrides: Overrides = None, address: Address = None) 
 
     check(serve_spec)
     say("starting Ray and the endpoint, about half a minute")
-    with connect(address):
+    with connect(address) as cluster:
         from ray import serve as ray_serve
 
         try:
@@ -34,4 +34,5 @@ def serve(spec: SpecFile, overrides: Overrides = None, address: Address = None) 
             while True:
                 time.sleep(3600)
         finally:
-            ray_serve.shutdown()
+            if not cluster.is_local:
+                ray_serve.shutdown()

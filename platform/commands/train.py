@@ -37,7 +37,7 @@ def train(
         return
     with connect(address), progress() as update:
         done = run.train(
-            train_spec, on_progress=lambda step, total, loss: update(f"train (loss {loss:.3f})", step, total)
+            train_spec, on_progress=lambda step, total, loss: update("steps", step, total, f"loss {loss:.3f}")
         )
     if as_json:
         emit_json(dataclasses.asdict(done))
