@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rayramid.platform.training.spec import TrainSpec
     from rayramid.serve.spec import ServeSpec
 
-PROMPT = "a big grey rabbit stands in a green meadow"
+PROMPT = "a video of bigbuckbunny"
 
 
 def demo(
