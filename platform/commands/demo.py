@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rayramid.platform.training.spec import TrainSpec
     from rayramid.serve.spec import ServeSpec
 
-PROMPT = "a video of bigbuckbunny"
+PROMPT = "a video of carphone pristine"
 
 
 def demo(
