@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayramid.models.errors import UserError
+from rayramid.pipelines import manifest
 from rayramid.pipelines.dataset import LatentDataset
 from rayramid.platform.training.index import ClipTable, Index, Measure
 from rayramid.platform.training.spec import Phase, Root, TrainSpec
@@ -73,7 +74,7 @@ def pin_versions(spec: TrainSpec, versions: Mapping[str, int]) -> TrainSpec:
         if root.version is not None:
             return root
         if root.root not in newest:
-            newest[root.root] = LatentDataset.open(root.root).version
+            newest[root.root] = manifest.read(root.root)["version"]
         return root.model_copy(update={"version": newest[root.root]})
 
     phases = tuple(

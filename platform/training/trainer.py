@@ -19,6 +19,8 @@ from rayramid.platform.training.loop import run
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.spec import TrainSpec
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[int, int, float], None]
 
 # Freed buffers of a step stay with the process: returning them to the system costs a third of a CPU step.
@@ -52,6 +54,7 @@ def fit(spec: TrainSpec, on_progress: Progress | None = None) -> None:
     Raises:
         UserError: a worker met one; it is not retried for ever, but as often as any failure.
     """
+    _warn_if_short(spec)
     address = ray.get_runtime_context().gcs_address
     board = ray.remote(num_cpus=0)(_Board).remote()
     environment = {"env_vars": {"RAY_ADDRESS": address, **_ALLOCATOR}}
@@ -75,6 +78,16 @@ def fit(spec: TrainSpec, on_progress: Progress | None = None) -> None:
         ray.kill(board)
     if mistake is not None:
         raise UserError(mistake)
+
+
+def _warn_if_short(spec: TrainSpec) -> None:
+    """Ray waits for nodes that an autoscaler may add; where nobody adds any, this line says what it waits for."""
+    there = ray.cluster_resources()
+    for name, needed in (("CPU", spec.workers.count * spec.workers.cpus), ("GPU", spec.workers.count)):
+        if (name == "CPU" or spec.workers.gpus) and there.get(name, 0) < needed:
+            log.warning(
+                "the cluster has %d %ss and the workers need %d: waiting for more", there.get(name, 0), name, needed
+            )
 
 
 def _train(spec_fields: dict[str, Any], board: Any) -> str | None:

@@ -73,6 +73,7 @@ def test_a_killed_worker_comes_back_and_the_run_is_the_same(spec, tmp_path, ray_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_driver_that_is_killed_is_started_again(spec, tmp_path, ray_cluster):
     """Two workers; the driver dies by SIGKILL, twice, and its job with it."""
     fields = {"phase": {"steps": 24}, "checkpoints": {"every": 4}, "workers": {"count": 2}}
@@ -133,6 +134,7 @@ ray.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_a_mistake_that_a_worker_meets_is_one_line(spec, tmp_path, ray_cluster, growing_dataset):
     root, _ = growing_dataset
     file = next(Path(root).glob("latents/*/part.parquet"))
