@@ -126,6 +126,11 @@ def check_writable(url: str) -> None:
     delete(probe)
 
 
+def sweep(url: str, older_than_s: float) -> int:
+    """Deletes what uploads below a folder left when their writers died so many seconds ago or earlier; their number."""
+    return _store(url).sweep(url, older_than_s)
+
+
 def _store(url: str) -> Store:
     if not url:
         raise UserError("an empty path or URL: name a file or folder")

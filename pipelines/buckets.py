@@ -23,6 +23,11 @@ class Bucket:
         return 1 + (self.frames - 1) // TEMPORAL_RATIO
 
     @property
+    def grid(self) -> tuple[int, int, int]:
+        """(T, H, W) of the latent."""
+        return self.latents, self.height // SPATIAL_RATIO, self.width // SPATIAL_RATIO
+
+    @property
     def name(self) -> str:
         """As in file names and manifests."""
         return f"{self.height}x{self.width}x{self.latents}"

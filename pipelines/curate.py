@@ -17,6 +17,7 @@ from rayramid.pipelines.job import Row
 from rayramid.pipelines.ledger import Ledger, LedgerError
 from rayramid.pipelines.outcomes import Outcomes, outcomes_of
 from rayramid.pipelines.publish import publish, write_failures
+from rayramid.pipelines.removals import read_removals
 from rayramid.pipelines.report import run_facts, write_report
 from rayramid.pipelines.sources import SourceFile, list_sources
 from rayramid.pipelines.spec import JOBS, DataSpec, JobName
@@ -26,8 +27,6 @@ log = logging.getLogger(__name__)
 
 # (job, shards done, shards in all)
 Progress = Callable[[str, int, int], None]
-
-RESULT_FOLDERS = ("clips", "scores", "captions", "text", "latents")
 
 
 @dataclass(frozen=True)
@@ -106,11 +105,12 @@ def run(
             outcomes.ledger().check()
         return outcomes
 
-    curation = walk(spec, sources, perform, _MadeNow(spec, jobs))
+    removals = read_removals(spec.root)
+    curation = walk(spec, sources, removals, perform, _MadeNow(spec, jobs))
     fates = {fate: curation.count(fate) for fate in ("kept", "rejected", "failed", "pending")}
     write_failures(spec.root, curation)
     facts = run_facts(seconds)
-    version, new = publish(spec, curation, facts.code)
+    version, new = publish(spec, curation, removals, facts.code)
     summary = Summary(
         root=spec.root,
         ledgers=tuple(curation.jobs[job].ledger() for job in JOBS),
@@ -127,58 +127,15 @@ def run(
 
 def plan(spec: DataSpec, limit: int | None = None) -> list[Pending]:
     """What `run` would do, without doing it: sources are listed, nothing is decoded, no Ray is needed."""
-    curation = walk(spec, _sources(spec, limit), lambda work: _look_up(spec.root, work), _Recorded(spec))
+    curation = walk(
+        spec,
+        _sources(spec, limit),
+        read_removals(spec.root),
+        lambda work: _look_up(spec.root, work),
+        _Recorded(spec),
+    )
     ledgers = [curation.jobs[job].ledger() for job in JOBS]
     return [Pending(ledger.job, ledger.inputs, ledger.ok + ledger.failed, ledger.pending) for ledger in ledgers]
-
-
-def status(root: str) -> list[Ledger]:
-    """The ledgers over everything that was ever planned under a root."""
-    found = []
-    for job in JOBS:
-        shards = plans.read_plans(root, job)
-        found.append(outcomes_of(root, job, plans.planned(shards), shards, receipts.read_receipts(root, job)).ledger())
-    if not any(ledger.inputs for ledger in found):
-        raise UserError(f"{root}: nothing was planned here; start with `rayramid data run SPEC`")
-    return found
-
-
-def retry(root: str) -> int:
-    """Plan all failed items anew, for the next run to do; their number."""
-    count = 0
-    for job in JOBS:
-        shards = plans.read_plans(root, job)
-        committed = receipts.read_receipts(root, job)
-        waiting = plans.planned(shard for shard in shards if shard.shard_id not in committed)
-        outcomes = outcomes_of(root, job, plans.planned(shards), shards, committed)
-        failed = {failure.item_id for failure in outcomes.failures} - waiting
-        if not failed:
-            continue
-        items = {}
-        for shard in shards:
-            if not failed.isdisjoint(shard.item_ids):
-                _, rows = plans.read_shard(job, shard.plan, shard.row_group)
-                items.update({item.item_id: item for item in rows if item.item_id in failed})
-        generation = 1 + max(shard.generation for shard in shards)
-        # One to a shard: what failed once should not hold up anything else.
-        plans.write_plan(root, job, [[item] for _, item in sorted(items.items())], generation)
-        count += len(failed)
-    return count
-
-
-def gc(root: str) -> int:
-    """Delete files that another attempt's receipt made useless; files of shards still under way stay. Their number."""
-    committed = {job: receipts.read_receipts(root, job) for job in JOBS}
-    files = {receipt.shard_id: receipt.file for found in committed.values() for receipt in found.values()}
-    count = 0
-    for folder in RESULT_FOLDERS:
-        for url in storage.list_files(storage.join(root, folder), ".parquet"):
-            file = storage.relative(root, url)
-            shard_id = file.rpartition("/")[2].rpartition("-")[0]
-            if files.get(shard_id, file) != file:
-                storage.delete(url)
-                count += 1
-    return count
 
 
 class _Recorded:

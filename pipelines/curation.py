@@ -12,6 +12,7 @@ from rayramid.pipelines.encoders import Encoder
 from rayramid.pipelines.identity import caption_id
 from rayramid.pipelines.job import Row
 from rayramid.pipelines.outcomes import Outcome, Outcomes
+from rayramid.pipelines.removals import Removals
 from rayramid.pipelines.selection import Limits, Verdict, judge, limits
 from rayramid.pipelines.sources import SourceFile
 from rayramid.pipelines.spec import DataSpec, JobName
@@ -88,8 +89,10 @@ class Curation:
         return whole_sources + sum(clip.fate == fate for clip in self.clips)
 
 
-def walk(spec: DataSpec, sources: Sequence[SourceFile], perform: Perform, encoders: Encoders) -> Curation:
-    """Go through the five jobs in order, each on what the one before it gave."""
+def walk(
+    spec: DataSpec, sources: Sequence[SourceFile], removals: Removals, perform: Perform, encoders: Encoders
+) -> Curation:
+    """Go through the five jobs in order, each on what the one before it gave; what was removed takes no part."""
     jobs: dict[JobName, Outcomes] = {}
 
     def results(work: stages.Work, key: str) -> dict[str, Result]:
@@ -101,8 +104,9 @@ def walk(spec: DataSpec, sources: Sequence[SourceFile], perform: Perform, encode
             for item in work.items
         }
 
+    sources = [source for source in sources if source.uri not in removals.sources]
     jobs["shots"] = perform(stages.shots_work(spec, sources))
-    clips = _clips(jobs["shots"], sources)
+    clips = {id_: clip for id_, clip in _clips(jobs["shots"], sources).items() if id_ not in removals.clips}
     scores = results(stages.score_work(spec, clips.values()), "clip_id")
     scored = {clip_id: result.row for clip_id, result in scores.items() if result.row is not None}
     bounds = limits(list(scored.values()), spec.keep)

@@ -15,7 +15,9 @@ from torch import Tensor
 from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.pipelines import manifest as versions
+from rayramid.pipelines.buckets import SPATIAL_RATIO
 from rayramid.pipelines.identity import caption_id as id_of_caption
+from rayramid.pipelines.latents import BYTES_PER_VALUE
 
 
 class LatentDataset:
@@ -31,19 +33,30 @@ class LatentDataset:
         self._rows_of_captions = {name: row for row, name in enumerate(text_index["caption_id"].to_pylist())}
 
     @classmethod
-    def open(cls, root: str, version: int | None = None, vae_fingerprint: str | None = None) -> "LatentDataset":
-        """Open a version (the newest if None). Given a fingerprint, latents of any other VAE are refused by name."""
+    def open(
+        cls, root: str, version: int | None = None, vae_fingerprint: str | None = None, fps: float | None = None
+    ) -> "LatentDataset":
+        """Open a version (the newest if None). Given a fingerprint or a rate, latents of any other are refused by name.
+
+        Raises:
+            UserError: no such version, an unknown format, another VAE or frame rate, a latent that is not of its
+                bucket's size.
+        """
         manifest = versions.read(root, version)
         if manifest["format_version"] != versions.FORMAT_VERSION:
             raise UserError(
                 f"{root}: dataset format {manifest['format_version']}, this release reads {versions.FORMAT_VERSION}"
             )
+        holds = f"{root}: version {manifest['version']} holds latents"
         if vae_fingerprint is not None and vae_fingerprint != manifest["vae"]["fingerprint"]:
             raise UserError(
-                f"{root}: version {manifest['version']} holds latents of VAE {manifest['vae']['fingerprint']}, "
+                f"{holds} of VAE {manifest['vae']['fingerprint']}, "
                 f"not of {vae_fingerprint}; encode the clips again with that VAE"
             )
+        if fps is not None and fps != manifest["fps"]:
+            raise UserError(f"{holds} at {manifest['fps']} fps, not at {fps:g}; encode the clips again at that rate")
         index = versions.read_index(root, manifest)
+        _refuse_other_sizes(root, index)
         return cls(root, manifest, index, versions.read_text_index(root, manifest))
 
     def __len__(self) -> int:
@@ -112,3 +125,13 @@ class LatentDataset:
     def _check(self, file: str, data: bytearray, crc32: int) -> None:
         if zlib.crc32(data) != crc32:
             raise UserError(f"{storage.join(self.root, file)}: not the bytes that version {self.version} was made with")
+
+
+def _refuse_other_sizes(root: str, index: pa.Table) -> None:
+    columns = index.select(["latent_id", "file", "bucket", "length", "t", "h", "w"]).to_pydict()
+    for latent_id, file, bucket, length, t, h, w in zip(*columns.values(), strict=True):
+        if bucket != f"{h * SPATIAL_RATIO}x{w * SPATIAL_RATIO}x{t}" or length % (BYTES_PER_VALUE * t * h * w):
+            raise UserError(
+                f"{storage.join(root, file)}: latent {latent_id} of {length} bytes is not of size {t}x{h}x{w}, "
+                f"as bucket {bucket} has it; encode it again"
+            )

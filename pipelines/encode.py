@@ -13,6 +13,7 @@ from torch import Tensor
 from rayramid.models.media.errors import DecodeError
 from rayramid.models.vae.io import fingerprint, load_vae
 from rayramid.models.vae.streaming import encode_video
+from rayramid.pipelines.buckets import Bucket
 from rayramid.pipelines.frames import Frames, SourceFrames
 from rayramid.pipelines.job import Row
 from rayramid.pipelines.latents import LATENT_SCHEMA
@@ -48,6 +49,9 @@ class EncodeJob:
 
     def _latent(self, row: Row) -> Row:
         latent_CTHW = encode_video(self._vae, clip_frames(self._frames, row))
+        bucket = Bucket(row["height"], row["width"], row["frames"])
+        if latent_CTHW.shape[1:] != bucket.grid:
+            raise ValueError(f"the VAE gave {tuple(latent_CTHW.shape[1:])} latents where {bucket.grid} belong")
         if not torch.isfinite(latent_CTHW).all():
             raise ValueError("the VAE gave values that are not finite")
         return {

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 Row = Mapping[str, Any]
 
+BYTES_PER_VALUE = 2  # bf16
+
 # A value in a page of BYTE_ARRAYs follows its length, a 4-byte integer.
 _LENGTH_PREFIX = 4
 _ONE_PAGE = 1 << 30

@@ -6,9 +6,11 @@ leaves a gap in the numbers. `v<N>.json` is written last and makes the version r
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -41,6 +43,10 @@ INDEX_SCHEMA = pa.schema(
         ("fps", pa.float64()),
         ("caption_ids", pa.list_(pa.string())),
         ("text_lens", pa.list_(pa.int32())),
+        ("first_mean", pa.float64()),
+        ("first_std", pa.float64()),
+        ("later_mean", pa.float64()),
+        ("later_std", pa.float64()),
     ]
 )
 
@@ -81,6 +87,14 @@ def read(root: str, version: int | None = None) -> dict[str, Any]:
         raise UserError(f"{root}: no version {number}; the newest is {latest(root)}") from None
 
 
+def read_all(root: str) -> list[dict[str, Any]]:
+    """The manifests of all versions, the oldest first."""
+    found = [
+        json.loads(storage.read_bytes(url)) for url in storage.list_files(storage.join(root, "_manifest"), ".json")
+    ]
+    return sorted(found, key=lambda manifest: int(manifest["version"]))
+
+
 def read_index(root: str, manifest: Mapping[str, Any]) -> pa.Table:
     """One row per latent, in the order that makes a row's number a name within its version."""
     return _read_table(root, manifest, "index")
@@ -92,7 +106,10 @@ def read_text_index(root: str, manifest: Mapping[str, Any]) -> pa.Table:
 
 
 def publish(root: str, facts: Mapping[str, Any], index: pa.Table, text_index: pa.Table) -> tuple[int, bool]:
-    """Make a version of these tables; returns its number and whether it is new (equal content makes no new version)."""
+    """Make a version of these tables; returns its number and whether it is new (equal content makes no new version).
+
+    `facts` go into the manifest beside what follows from the tables (`contents`), and win where both say something.
+    """
     parts = {"index": _encode(index), "text_index": _encode(text_index)}
     content = hashlib.sha256(b"".join(parts.values())).hexdigest()
     parent = latest(root)
@@ -112,11 +129,47 @@ def publish(root: str, facts: Mapping[str, Any], index: pa.Table, text_index: pa
             "file": f"_manifest/v{number}.text.parquet",
             "sha256": hashlib.sha256(parts["text_index"]).hexdigest(),
         },
+        **contents(index, text_index),
         **facts,
     }
     storage.write_atomic(_file(root, number, ".json"), json.dumps(manifest, indent=1, sort_keys=True).encode())
     storage.write_atomic(storage.join(root, "_manifest", "_LATEST"), str(number).encode())
     return number, True
+
+
+def contents(index: pa.Table, text_index: pa.Table) -> dict[str, Any]:
+    """What a manifest says about its tables: clips by split and bucket, their frame rate, statistics, files."""
+    rates = index["fps"].unique().to_pylist()
+    assert len(rates) <= 1, f"a version has one frame rate, not {rates}"
+    return {
+        "clips": index.num_rows,
+        "fps": rates[0] if rates else None,
+        "splits": _counts(index["split"]),
+        "buckets": _counts(index["bucket"]),
+        "statistics": statistics(index),
+        "files": sorted(set(index["file"].to_pylist()) | set(text_index["file"].to_pylist())),
+    }
+
+
+def statistics(index: pa.Table) -> dict[str, float | None]:
+    """Mean and standard deviation of raw latents over all clips: of first latents and of later ones apart."""
+    found: dict[str, float | None] = {}
+    for which in ("first", "later"):
+        pairs = index.select([f"{which}_mean", f"{which}_std"]).drop_null()
+        means, deviations = (column.to_numpy() for column in pairs.columns)
+        # Clips count alike, whatever their length: the law of total variance over clips.
+        found[f"{which}_mean"] = float(means.mean()) if len(means) else None
+        found[f"{which}_std"] = float(np.sqrt(means.var() + (deviations**2).mean())) if len(means) else None
+    return found
+
+
+def sort_index(index: pa.Table) -> pa.Table:
+    """By bucket, then by latent: the order of every version."""
+    return index.sort_by([(name, "ascending") for name in ("h", "w", "t", "latent_id")]).combine_chunks()
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return dict(sorted(Counter(column.to_pylist()).items()))
 
 
 def _file(root: str, number: int, suffix: str) -> str:

@@ -1,17 +1,16 @@
 """How items fared: plans and receipts joined, and the committed rows read back."""
 
-import io
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rayramid.models import storage
 from rayramid.pipelines.job import Row
 from rayramid.pipelines.ledger import Ledger, LedgerError
+from rayramid.pipelines.parquet import open_parquet
 from rayramid.pipelines.plan import Shard
 from rayramid.pipelines.receipts import Failure, Receipt
 
@@ -96,37 +95,6 @@ def _rows(root: str, outcomes: Mapping[str, Outcome]) -> dict[str, list[Row]]:
 
 
 def _scalars(url: str) -> pa.Table:
-    local = storage.local_path(url)
-    file = pq.ParquetFile(pa.PythonFile(_RangedFile(url), mode="r") if local is None else local)
+    file = open_parquet(url)
     tensors = {column.name for column in file.schema_arrow if column.type == pa.large_binary()}
     return file.read([name for name in file.schema_arrow.names if name not in tensors])
-
-
-class _RangedFile(io.RawIOBase):
-    """A file at a URL, read by ranges: Parquet's columns without the tensors between them."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self._url = url
-        self._size = storage.size(url)
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        length = self._size - self._at if size < 0 else min(size, self._size - self._at)
-        data = storage.read_range(self._url, self._at, length) if length > 0 else b""
-        self._at += len(data)
-        return data

@@ -6,7 +6,7 @@ that a plan holds is never planned again; only `retry` plans failed items anew, 
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from rayramid.models import storage
 from rayramid.pipelines.identity import digest
+from rayramid.pipelines.parquet import open_parquet
 
 PLAN_SCHEMA = pa.schema(
     [
@@ -82,17 +83,21 @@ def write_plan(root: str, job: str, shards: Sequence[Sequence[Item]], generation
 
 def read_plans(root: str, job: str) -> list[Shard]:
     """Every shard ever planned for a job, later generations last."""
-    urls = list(storage.list_files(storage.join(root, "_plan", job), ".parquet"))
     with ThreadPoolExecutor(_READERS) as pool:
-        shards = [shard for found in pool.map(lambda url: _shards(url, job), urls) for shard in found]
+        shards = [shard for found in pool.map(lambda url: _shards(url, job), _plans(root, job)) for shard in found]
     return sorted(shards, key=lambda shard: (shard.generation, shard.shard_id))
 
 
 def read_shard(job: str, plan: str, row_group: int) -> tuple[Shard, list[Item]]:
     """One shard of a plan, with its rows."""
-    file = _open(plan)
-    items = [Item(row["item_id"], json.loads(row["row"])) for row in file.read_row_group(row_group).to_pylist()]
-    return _shard(file, plan, job, row_group), items
+    table = open_parquet(plan).read_row_group(row_group)
+    return _shard(table, plan, job, row_group), _items(table)
+
+
+def planned_items(root: str, job: str) -> Iterator[Item]:
+    """Every item ever planned for a job; those planned anew come again."""
+    for url in _plans(root, job):
+        yield from _items(open_parquet(url).read())
 
 
 def planned(shards: Iterable[Shard]) -> set[str]:
@@ -100,17 +105,26 @@ def planned(shards: Iterable[Shard]) -> set[str]:
     return {item_id for shard in shards for item_id in shard.item_ids}
 
 
-def _open(url: str) -> pq.ParquetFile:
-    return pq.ParquetFile(pa.BufferReader(storage.read_bytes(url)))
+def _plans(root: str, job: str) -> list[str]:
+    return list(storage.list_files(storage.join(root, "_plan", job), ".parquet"))
+
+
+def _items(table: pa.Table) -> list[Item]:
+    return [Item(row["item_id"], json.loads(row["row"])) for row in table.select(["item_id", "row"]).to_pylist()]
 
 
 def _shards(url: str, job: str) -> list[Shard]:
-    file = _open(url)
-    return [_shard(file, url, job, group) for group in range(file.num_row_groups)]
+    file = open_parquet(url)
+    table = file.read(["shard_id", "generation", "item_id"])
+    shards, start = [], 0
+    for group in range(file.num_row_groups):
+        length = file.metadata.row_group(group).num_rows
+        shards.append(_shard(table.slice(start, length), url, job, group))
+        start += length
+    return shards
 
 
-def _shard(file: pq.ParquetFile, url: str, job: str, row_group: int) -> Shard:
-    table = file.read_row_group(row_group, columns=["shard_id", "generation", "item_id"])
+def _shard(table: pa.Table, url: str, job: str, row_group: int) -> Shard:
     return Shard(
         job=job,
         shard_id=table["shard_id"][0].as_py(),

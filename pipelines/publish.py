@@ -1,8 +1,6 @@
 """From a curation to a version of the dataset: the index of what is kept, the statistics, the failures' view."""
 
 import json
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,22 +9,30 @@ from typing import Any
 import pyarrow as pa
 
 from rayramid.models import storage
+from rayramid.models.errors import UserError
 from rayramid.pipelines import manifest
-from rayramid.pipelines.buckets import SPATIAL_RATIO, Bucket
+from rayramid.pipelines.buckets import Bucket
 from rayramid.pipelines.curation import Curated, Curation, empty_text
 from rayramid.pipelines.ledger import LedgerError
 from rayramid.pipelines.outcomes import Outcome
+from rayramid.pipelines.removals import Removals
 from rayramid.pipelines.spec import JOBS, DataSpec
 
 
-def publish(spec: DataSpec, curation: Curation, code: dict[str, str]) -> tuple[int | None, bool]:
-    """Make a version of the kept clips; its number and whether it is new. None while there is nothing to train on."""
-    kept = sorted((clip for clip in curation.clips if clip.fate == "kept"), key=_order)
+def publish(spec: DataSpec, curation: Curation, removals: Removals, code: dict[str, str]) -> tuple[int | None, bool]:
+    """Make a version of the kept clips; its number and whether it is new. None while there is nothing to train on.
+
+    `removals` were left out of the curation before; the manifest only names them.
+    """
+    kept = [clip for clip in curation.clips if clip.fate == "kept"]
     if not kept or empty_text(curation).row is None:
         return None, False
     assert curation.vae is not None
     assert curation.text is not None
-    index = pa.Table.from_pylist([_index_row(clip) for clip in kept], schema=manifest.INDEX_SCHEMA)
+    for clip in kept:
+        _refuse_foreign(clip, spec.encode.fps, curation.vae.fingerprint, spec.root)
+    rows = [_index_row(clip) for clip in kept]
+    index = manifest.sort_index(pa.Table.from_pylist(rows, schema=manifest.INDEX_SCHEMA))
     texts = _text_index(curation, kept)
     if len(set(index["latent_id"].to_pylist())) != len(kept):
         raise LedgerError("a latent would be in the version twice")
@@ -36,14 +42,8 @@ def publish(spec: DataSpec, curation: Curation, code: dict[str, str]) -> tuple[i
         "spec": spec.model_dump(mode="json"),
         "vae": asdict(curation.vae),
         "text": asdict(curation.text),
-        "fps": spec.encode.fps,
-        "clips": len(kept),
-        "splits": dict(Counter(clip.clip["split"] for clip in kept)),
-        "buckets": dict(sorted(Counter(_bucket(clip).name for clip in kept).items())),
-        "statistics": statistics([_latent(clip).facts for clip in kept]),
-        "files": sorted(set(index["file"].to_pylist()) | set(texts["file"].to_pylist())),
         "fates": {fate: curation.count(fate) for fate in ("kept", "rejected", "failed", "pending")},
-        "removals": [],
+        "removals": removals.records(),
     }
     return manifest.publish(spec.root, facts, index, texts)
 
@@ -57,25 +57,6 @@ def write_failures(root: str, curation: Curation) -> None:
             storage.write_atomic(url, ("\n".join(lines) + "\n").encode())
         else:
             storage.delete(url)
-
-
-def statistics(facts: Sequence[Any]) -> dict[str, float | None]:
-    """Mean and standard deviation of raw latents over all clips: of first latents and of later ones apart."""
-    found: dict[str, float | None] = {}
-    for which in ("first", "later"):
-        pairs = [(fact[f"{which}_mean"], fact[f"{which}_std"]) for fact in facts if fact[f"{which}_mean"] is not None]
-        # Clips count alike, whatever their length: the law of total variance over clips.
-        mean = sum(m for m, _ in pairs) / len(pairs) if pairs else None
-        found[f"{which}_mean"] = mean
-        found[f"{which}_std"] = (
-            None if mean is None else math.sqrt(sum(s**2 + (m - mean) ** 2 for m, s in pairs) / len(pairs))
-        )
-    return found
-
-
-def _order(clip: Curated) -> tuple[Bucket, str]:
-    latent = _latent(clip)
-    return _bucket(clip), latent.item_id
 
 
 def _bucket(clip: Curated) -> Bucket:
@@ -105,14 +86,31 @@ def _index_row(clip: Curated) -> dict[str, Any]:
         "bucket": bucket.name,
         "file": latent.file,
         **latent.facts["latent"],
-        "t": bucket.latents,
-        "h": bucket.height // SPATIAL_RATIO,
-        "w": bucket.width // SPATIAL_RATIO,
+        **dict(zip("thw", bucket.grid, strict=True)),
         "frames": bucket.frames,
         "fps": clip.latent.row["fps"],
         "caption_ids": [clip.caption.row["caption_id"]],
         "text_lens": [clip.text.outcome.facts["text_len"]],
+        **{name: latent.facts[name] for name in ("first_mean", "first_std", "later_mean", "later_std")},
     }
+
+
+def _refuse_foreign(clip: Curated, fps: float, vae: str, root: str) -> None:
+    """UserError unless the file's own words about a latent are what the version will say of it."""
+    bucket, row = _bucket(clip), clip.latent.row
+    assert row is not None
+    expected = {
+        "vae_fingerprint": vae,
+        "width": bucket.width,
+        "height": bucket.height,
+        "frames": bucket.frames,
+        "fps": fps,
+        "latent_dtype": "bf16",
+    }
+    for name, value in expected.items():
+        if row[name] != value:
+            url = storage.join(root, _latent(clip).file)
+            raise UserError(f"{url}: latent {row['latent_id']} has {name} {row[name]}, not {value}; it is not used")
 
 
 def _text_index(curation: Curation, kept: Sequence[Curated]) -> pa.Table:

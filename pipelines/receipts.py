@@ -5,6 +5,8 @@ an input that did so twice in one run is set apart.
 """
 
 import json
+import os
+import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +22,10 @@ _READERS = 16
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one item of a shard failed: the error's class and its message, in one line."""
+    """Why one item of a shard failed: the error's class and its message, in one line; `input` names it for people."""
 
     item_id: str
+    input: str
     error: str
     message: str
     attempt: int
@@ -81,7 +84,7 @@ class Attempt:
 
     def note(self, item_ids: Sequence[str]) -> None:
         """Say which items come next."""
-        storage.write_atomic(self.url, json.dumps({"run": self.run, "items": list(item_ids)}).encode())
+        storage.write_atomic(self.url, _note(self.run, item_ids))
 
 
 def begin(root: str, job: str, shard_id: str, run: str) -> tuple[Attempt, set[str]]:
@@ -89,10 +92,14 @@ def begin(root: str, job: str, shard_id: str, run: str) -> tuple[Attempt, set[st
     folder = storage.join(root, "_attempts", job, shard_id)
     notes = [json.loads(storage.read_bytes(url)) for url in storage.list_files(folder, ".json")]
     number = len(notes) + 1
-    empty = json.dumps({"run": run, "items": []}).encode()
-    while not storage.create(storage.join(folder, f"{number:04d}.json"), empty):
+    while not storage.create(storage.join(folder, f"{number:04d}.json"), _note(run, [])):
         number += 1
     return Attempt(storage.join(folder, f"{number:04d}.json"), number, run), _killers(notes)
+
+
+def _note(run: str, item_ids: Sequence[str]) -> bytes:
+    worker = {"host": socket.gethostname(), "pid": os.getpid()}
+    return json.dumps({"run": run, "worker": worker, "items": list(item_ids)}).encode()
 
 
 def _killers(notes: Iterable[dict[str, Any]]) -> set[str]:

@@ -3,14 +3,16 @@
 Modules with heavy imports are loaded where the job is built, in the worker.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from rayramid.pipelines.buckets import SPATIAL_RATIO, Bucket
+from rayramid.pipelines.buckets import Bucket
 from rayramid.pipelines.encoders import Encoder, resolved
 from rayramid.pipelines.identity import caption_id, digest
 from rayramid.pipelines.job import Job, Recipe, Row
+from rayramid.pipelines.latents import BYTES_PER_VALUE
 from rayramid.pipelines.plan import Item
 from rayramid.pipelines.sources import SourceFile
 from rayramid.pipelines.spec import DataSpec, JobName, Score, Shots
@@ -20,7 +22,6 @@ LARGEST = {"shots": 8, "score": 64, "caption": 1024, "embed": 256}
 LATENT_SHARD_BYTES = 256 * 1024**2
 
 LATENT_CHANNELS = 16
-BYTES_PER_VALUE = 2
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,8 @@ def _work(job: JobName, items: Sequence[Item], recipe: Recipe) -> Work:
 
 
 def _latents_per_shard(item: Item) -> int:
-    bucket = Bucket(item.row["height"], item.row["width"], item.row["frames"])
-    grid = bucket.latents * (bucket.height // SPATIAL_RATIO) * (bucket.width // SPATIAL_RATIO)
-    return max(1, LATENT_SHARD_BYTES // (LATENT_CHANNELS * grid * BYTES_PER_VALUE))
+    grid = Bucket(item.row["height"], item.row["width"], item.row["frames"]).grid
+    return max(1, LATENT_SHARD_BYTES // (LATENT_CHANNELS * math.prod(grid) * BYTES_PER_VALUE))
 
 
 def _shots_job(shots: Shots, deadline_s: float) -> Job:

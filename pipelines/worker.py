@@ -108,7 +108,7 @@ def _all_done(job: Job, items: Sequence[Item], attempt: Attempt, killers: set[st
         batch = items[start : start + size]
         if size == 1 and batch[0].item_id in killers:
             message = f"its worker died {receipts.DEATHS_ALLOWED} times while working on it"
-            yield Done(batch[0], [], Failure(batch[0].item_id, "Quarantined", message, attempt.number))
+            yield Done(batch[0], [], _failure(batch[0], "Quarantined", message, attempt.number))
             continue
         attempt.note([item.item_id for item in batch])
         yield from _do(job, batch, attempt.number)
@@ -124,16 +124,16 @@ def _do(job: Job, batch: Sequence[Item], attempt: int) -> Iterator[Done]:
                 yield from _do(job, [item], attempt)
             return
         log.warning("row failed", exc_info=True, extra={"item": batch[0].item_id})
-        yield Done(batch[0], [], _failure(batch[0], error, attempt))
+        kind = f"DecodeError: {error.reason}" if isinstance(error, DecodeError) else type(error).__name__
+        yield Done(batch[0], [], _failure(batch[0], kind, str(error), attempt))
     else:
         for item, rows in zip(batch, results, strict=True):
             yield Done(item, rows)
 
 
-def _failure(item: Item, error: Exception, attempt: int) -> Failure:
-    message = " ".join(str(error).split())[:_MESSAGE_LENGTH]
-    kind = f"DecodeError: {error.reason}" if isinstance(error, DecodeError) else type(error).__name__
-    return Failure(item.item_id, kind, message, attempt)
+def _failure(item: Item, error: str, message: str, attempt: int) -> Failure:
+    name = str(item.row.get("uri") or item.row.get("caption", ""))
+    return Failure(item.item_id, name, error, " ".join(message.split())[:_MESSAGE_LENGTH], attempt)
 
 
 def _sha256(path: Path) -> str:

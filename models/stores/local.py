@@ -6,6 +6,7 @@
 import errno
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,6 +77,15 @@ class LocalStore:
     def delete(self, url: str) -> None:
         with plain_errors(url):
             path_of(url).unlink(missing_ok=True)
+
+    def sweep(self, url: str, older_than_s: float) -> int:
+        oldest, left = time.time() - older_than_s, 0
+        for folder, _, files in os.walk(path_of(url)):
+            for path in (Path(folder, file) for file in files if TEMPORARY in file):
+                if path.stat().st_mtime <= oldest:
+                    path.unlink(missing_ok=True)
+                    left += 1
+        return left
 
     def upload(self, path: Path, url: str) -> None:
         with plain_errors(str(path)), path.open("rb") as source, plain_errors(url):

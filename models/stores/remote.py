@@ -45,6 +45,9 @@ class RemoteStore:
     def delete(self, url: str) -> None:
         raise _refusal(url)
 
+    def sweep(self, url: str, older_than_s: float) -> int:
+        raise _refusal(url)
+
     def upload(self, path: Path, url: str) -> None:
         raise _refusal(url)
 

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -105,6 +106,19 @@ class S3Store:
         bucket, key = split(url)
         with _plain_errors(url):
             _client().delete_object(Bucket=bucket, Key=key)
+
+    def sweep(self, url: str, older_than_s: float) -> int:
+        bucket, key = split(url)
+        oldest, left = datetime.now(UTC) - timedelta(seconds=older_than_s), 0
+        with _plain_errors(url):
+            pages = (
+                _client().get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=f"{key.rstrip('/')}/")
+            )
+            for upload in (upload for page in pages for upload in page.get("Uploads", [])):
+                if upload["Initiated"] <= oldest:
+                    _client().abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+                    left += 1
+        return left
 
     def upload(self, path: Path, url: str) -> None:
         bucket, key = split(url)

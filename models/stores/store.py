@@ -49,3 +49,6 @@ class Store(Protocol):
 
     def download(self, url: str, path: Path) -> None:
         """Copies the file to a local path in one step."""
+
+    def sweep(self, url: str, older_than_s: float) -> int:
+        """Deletes unfinished uploads below a folder that began so long ago; returns how many."""

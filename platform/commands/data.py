@@ -1,10 +1,13 @@
 """`rayramid data`: corpora to a versioned latent dataset."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from rayramid.models.errors import UserError
 from rayramid.platform.cluster import connect
 from rayramid.platform.commands.options import Address, AsJson, Overrides, SpecFile
 from rayramid.platform.console import emit_json, progress, result, say
@@ -32,23 +35,19 @@ def run(
     Example: rayramid data run infra/specs/data-local.yaml
     """
     from rayramid.pipelines import curate
-    from rayramid.pipelines.ledger import LedgerError
 
     data_spec = cast("DataSpec", load_spec(spec, overrides or [], kind="data"))
     if dry_run:
-        pending = curate.plan(data_spec, limit=limit)
+        with _checked_sums():
+            pending = curate.plan(data_spec, limit=limit)
         if as_json:
             emit_json([dataclasses.asdict(job) for job in pending])
             return
         for job in pending:
             result(f"{job.job:<8} {job.inputs:>8} inputs {job.done:>8} done {job.pending:>8} to do")
         return
-    with connect(address), progress() as update:
-        try:
-            summary = curate.run(data_spec, only=only, limit=limit, on_progress=update)
-        except LedgerError as error:
-            say(f"error: {error}")
-            raise typer.Exit(3) from None
+    with _checked_sums(), connect(address), progress() as update:
+        summary = curate.run(data_spec, only=only, limit=limit, on_progress=update)
     if as_json:
         emit_json(dataclasses.asdict(summary))
         return
@@ -59,9 +58,10 @@ def run(
 @app.command()
 def status(root: Root, as_json: AsJson = False) -> None:
     """Show each job's ledger: inputs = ok + failed + pending."""
-    from rayramid.pipelines import curate
+    from rayramid.pipelines import upkeep
 
-    ledgers = curate.status(root)
+    with _checked_sums():
+        ledgers = upkeep.status(root)
     if as_json:
         emit_json([dataclasses.asdict(ledger) for ledger in ledgers])
         return
@@ -75,14 +75,64 @@ def status(root: Root, as_json: AsJson = False) -> None:
 @app.command()
 def retry(root: Root) -> None:
     """Plan the failed inputs again; the next run takes them."""
-    from rayramid.pipelines import curate
+    from rayramid.pipelines import upkeep
 
-    result(f"{curate.retry(root)} failed inputs will be tried again by the next run")
+    with _checked_sums():
+        count = upkeep.retry(root)
+    result(f"{count} failed inputs will be tried again by the next run")
+
+
+@app.command()
+def remove(
+    root: Root,
+    source: Annotated[
+        list[str] | None, typer.Option(metavar="URI", help="A source by URI or source_id; may be given again.")
+    ] = None,
+    clip: Annotated[list[str] | None, typer.Option(metavar="ID", help="A clip by clip_id; may be given again.")] = None,
+    reason: Annotated[str, typer.Option(help="For the record.")] = "",
+) -> None:
+    """Take sources or clips out for good, as a new version; runs to come leave them out, older versions stay.
+
+    Example: rayramid data remove runs/local/data --source /videos/a.mp4 --reason "asked by its author"
+    """
+    from rayramid.pipelines import revise
+
+    if not (source or clip):
+        raise UserError("nothing to remove: name a --source or a --clip")
+    with _checked_sums():
+        _say_version(*revise.remove(root, source or (), clip or (), reason))
+
+
+@app.command()
+def merge(
+    root: Root,
+    versions: Annotated[list[int], typer.Argument(metavar="VERSION...", help="Two or more.", show_default=False)],
+) -> None:
+    """Make a version with the clips of several; they must share VAE, text encoder and frame rate."""
+    from rayramid.pipelines import revise
+
+    _say_version(*revise.merge(root, versions))
 
 
 @app.command()
 def gc(root: Root) -> None:
-    """Delete files that no receipt names, left by killed workers."""
-    from rayramid.pipelines import curate
+    """Delete what killed workers left and nothing can use any more."""
+    from rayramid.pipelines import upkeep
 
-    result(f"{curate.gc(root)} orphaned files deleted")
+    result(f"{upkeep.gc(root)} orphaned files deleted")
+
+
+def _say_version(version: int, new: bool) -> None:
+    result(f"version  v{version} ({'new' if new else 'unchanged'})")
+
+
+@contextmanager
+def _checked_sums() -> Iterator[None]:
+    """Ends with exit code 3 if a sum of the books does not hold."""
+    from rayramid.pipelines.ledger import LedgerError
+
+    try:
+        yield
+    except LedgerError as error:
+        say(f"error: {error}")
+        raise typer.Exit(3) from None

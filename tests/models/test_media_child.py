@@ -10,13 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from media_files import make_video, number_of
 
 from rayramid.models.media.child import DecodeChild
 from rayramid.models.media.errors import DecodeError
 from rayramid.models.media.read import frame_times, probe, read_frames
-
-sys.path.insert(0, str(Path(__file__).parent))
-from media_files import make_video, number_of
 
 
 @pytest.fixture

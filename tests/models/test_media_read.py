@@ -8,14 +8,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from media_files import corners, make_video, number_of, numbered
 from numpy.typing import NDArray
 
 from rayramid.models.media.decoders import decord_reader, pyav_frames
 from rayramid.models.media.errors import DecodeError
 from rayramid.models.media.read import Video, frame_times, probe, read_frames, select
-
-sys.path.insert(0, str(Path(__file__).parent))
-from media_files import corners, make_video, number_of, numbered
 
 X265 = "log-level=none"
 KINDS: dict[str, dict[str, Any]] = {

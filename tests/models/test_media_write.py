@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from media_files import corners, number_of, numbered
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,9 +18,6 @@ from rayramid.models.media.read import Video, probe, read_frames
 from rayramid.models.media.resize import resize_crop
 from rayramid.models.media.segments import SegmentWriter, remux
 from rayramid.models.media.write import exact_rate, write_mp4
-
-sys.path.insert(0, str(Path(__file__).parent))
-from media_files import corners, number_of, numbered
 
 
 def clip(first: int, last: int, height: int = 64, width: int = 96) -> NDArray[np.uint8]:

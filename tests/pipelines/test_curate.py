@@ -2,10 +2,11 @@
 
 import pytest
 
+from rayramid.models import storage
 from rayramid.models.errors import UserError
-from rayramid.pipelines import curate
+from rayramid.pipelines import curate, encoders, manifest, upkeep
 from rayramid.pipelines.plan import Item, read_plans, read_shard, write_plan
-from rayramid.pipelines.receipts import Failure, Receipt, commit
+from rayramid.pipelines.receipts import Failure, Receipt, begin, commit
 from rayramid.pipelines.spec import DataSpec
 
 
@@ -44,7 +45,7 @@ def test_only_takes_a_jobs_name(tmp_path):
 
 def test_status_of_a_root_without_plans_says_how_to_start(tmp_path):
     with pytest.raises(UserError, match="nothing was planned here"):
-        curate.status(str(tmp_path))
+        upkeep.status(str(tmp_path))
 
 
 def test_a_retry_plans_the_failed_items_alone_and_only_once(tmp_path):
@@ -53,14 +54,34 @@ def test_a_retry_plans_the_failed_items_alone_and_only_once(tmp_path):
     (shard,) = read_plans(root, "caption")
     commit(
         root,
-        receipt(shard, "captions/none.parquet", [Failure("bad", "ValueError", "no", 1), Failure("good", "E", "", 1)]),
+        receipt(
+            shard, "captions/none.parquet", [Failure("bad", "", "ValueError", "no", 1), Failure("good", "", "E", "", 1)]
+        ),
     )
-    assert curate.retry(root) == 2
+    assert upkeep.retry(root) == 2
     again = [shard for shard in read_plans(root, "caption") if shard.generation == 1]
     assert sorted(read_shard("caption", shard.plan, shard.row_group)[1][0].row["n"] for shard in again) == [1, 2]
-    assert curate.retry(root) == 0
-    status = {ledger.job: ledger for ledger in curate.status(root)}
+    assert upkeep.retry(root) == 0
+    status = {ledger.job: ledger for ledger in upkeep.status(root)}
     assert (status["caption"].inputs, status["caption"].failed) == (2, 2)
+
+
+def test_gc_deletes_notes_of_committed_shards_and_encoders_that_no_version_uses(tmp_path):
+    root = str(tmp_path)
+    write_plan(root, "caption", [[Item("a", {})], [Item("b", {})]], generation=0)
+    committed, under_way = read_plans(root, "caption")
+    for shard in (committed, under_way):
+        begin(root, "caption", shard.shard_id, "run")
+    commit(root, receipt(committed, f"captions/{committed.shard_id}-1.parquet"))
+    for name in ("mine", "orphan", "old"):
+        storage.write_atomic(f"{root}/models/vae/{name}/config.json", b"{}")
+    assert upkeep.gc(root) == 1  # no VAE is recorded yet, so any of them may be
+    assert [url.split("/")[-2] for url in storage.list_files(f"{root}/_attempts")] == [under_way.shard_id]
+    encoders._record_once(root, "vae", encoders.Encoder("models/vae/mine", "mine"))
+    facts = {"vae": {"url": "models/vae/old"}, "text": {"url": "s3://b/text"}}
+    manifest.publish(root, facts, manifest.INDEX_SCHEMA.empty_table(), manifest.TEXT_INDEX_SCHEMA.empty_table())
+    assert upkeep.gc(root) == 1
+    assert sorted(path.name for path in (tmp_path / "models/vae").iterdir() if any(path.iterdir())) == ["mine", "old"]
 
 
 def test_gc_deletes_only_files_that_another_attempts_receipt_outdated(tmp_path):
@@ -72,7 +93,7 @@ def test_gc_deletes_only_files_that_another_attempts_receipt_outdated(tmp_path):
     folder.mkdir()
     for shard, attempt in ((committed, 1), (committed, 2), (under_way, 1)):
         (folder / f"{shard.shard_id}-{attempt}.parquet").write_bytes(b"x")
-    assert curate.gc(root) == 1
+    assert upkeep.gc(root) == 1
     assert {file.name for file in folder.iterdir()} == {
         f"{committed.shard_id}-2.parquet",
         f"{under_way.shard_id}-1.parquet",

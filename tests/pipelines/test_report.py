@@ -1,4 +1,3 @@
-from rayramid.pipelines.publish import statistics
 from rayramid.pipelines.report import histogram
 from rayramid.pipelines.selection import Limits
 
@@ -16,14 +15,3 @@ def test_equal_values_are_one_bar():
     found = histogram("black", [(0.0, True), (0.0, False)], Limits(None, 0.5))
     assert [(bar.low, bar.high, bar.kept, bar.other) for bar in found.bars] == [(0.0, 0.0, 1, 1)]
     assert found.maximum_at is None
-
-
-def test_statistics_follow_the_law_of_total_variance():
-    facts = [
-        {"first_mean": 1.0, "first_std": 1.0, "later_mean": None, "later_std": None},
-        {"first_mean": -1.0, "first_std": 1.0, "later_mean": 0.5, "later_std": 2.0},
-    ]
-    found = statistics(facts)
-    assert (found["first_mean"], found["first_std"]) == (0.0, 2**0.5)
-    assert (found["later_mean"], found["later_std"]) == (0.5, 2.0)
-    assert statistics([])["later_mean"] is None

@@ -1,6 +1,6 @@
 """Jobs and stores for tests without a model, and a tiny seeded model folder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,25 +36,9 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def s3_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def s3_store(s3_bucket: str) -> Store:
     """A store in a bucket of moto's server."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="videos")
-    # All of moto's servers share their buckets.
-    yield Store(f"s3://videos/{tmp_path.name}")
-    server.stop()
+    return Store(s3_bucket)
 
 
 @pytest.fixture

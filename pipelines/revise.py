@@ -1,0 +1,118 @@
+"""New versions from old ones, without a spec and without Ray: clips taken out, versions merged."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rayramid.models.errors import UserError
+from rayramid.pipelines import manifest, plan, removals
+from rayramid.pipelines.identity import caption_id
+from rayramid.pipelines.outcomes import outcomes_of
+from rayramid.pipelines.receipts import read_receipts
+from rayramid.pipelines.removals import Removals, read_removals
+
+# What two versions must share to become one.
+SHARED = {"VAE": ("vae", "fingerprint"), "text encoder": ("text", "fingerprint"), "fps": ("fps",)}
+
+
+def remove(root: str, sources: Collection[str] = (), clips: Collection[str] = (), reason: str = "") -> tuple[int, bool]:
+    """Take clips and whole sources out, for good; older versions stay as they are.
+
+    Args:
+        root: of the dataset.
+        sources: by URI, or by source_id.
+        clips: by clip_id.
+        reason: for the record.
+
+    Returns:
+        The newest version's number and whether it is new.
+
+    Raises:
+        UserError: nothing was ever planned here by one of these names, or there is no version yet.
+    """
+    uris, known = _known(root)
+    unknown = [name for name in sources if name not in uris] + [name for name in clips if name not in known]
+    if unknown:
+        raise UserError(f"{root}: no source or clip {unknown[0]!r} was ever planned here; nothing is removed")
+    old = manifest.read(root)
+    removals.record(root, (uris[name] for name in sources), clips, reason)
+    return _publish(root, old, manifest.read_index(root, old), manifest.read_text_index(root, old), {})
+
+
+def merge(root: str, versions: Sequence[int]) -> tuple[int, bool]:
+    """Make a version with the latents of several; where two hold the same one, its captions are joined.
+
+    Raises:
+        UserError: a version that does not exist, or versions of different VAEs, text encoders or frame rates.
+    """
+    old = [manifest.read(root, version) for version in versions]
+    for what, path in SHARED.items():
+        found = {manifest_["version"]: _at(manifest_, path) for manifest_ in old}
+        if len(set(found.values())) > 1:
+            named = ", ".join(f"version {version} has {value}" for version, value in found.items())
+            raise UserError(f"{root}: versions of different {what} can't be merged: {named}")
+    rows: dict[str, dict[str, Any]] = {}
+    for row in pa.concat_tables([manifest.read_index(root, each) for each in old]).to_pylist():
+        rows[row["latent_id"]] = _joined(rows[row["latent_id"]], row) if row["latent_id"] in rows else row
+    texts = {
+        row["caption_id"]: row
+        for row in pa.concat_tables([manifest.read_text_index(root, each) for each in old]).to_pylist()
+    }
+    return _publish(
+        root,
+        max(old, key=lambda each: each["version"]),
+        pa.Table.from_pylist(list(rows.values()), schema=manifest.INDEX_SCHEMA),
+        pa.Table.from_pylist([texts[name] for name in sorted(texts)], schema=manifest.TEXT_INDEX_SCHEMA),
+        {"merged": list(versions)},
+    )
+
+
+def _publish(
+    root: str, old: Mapping[str, Any], index: pa.Table, texts: pa.Table, more: Mapping[str, Any]
+) -> tuple[int, bool]:
+    """A version of what is left of the tables, with the old one's facts as far as they still hold."""
+    taken_out = read_removals(root)
+    index = manifest.sort_index(_without(index, taken_out))
+    used = {caption_id(""), *(name for names in index["caption_ids"].to_pylist() for name in names)}
+    texts = texts.filter(pc.is_in(texts["caption_id"], value_set=pa.array(sorted(used)))).combine_chunks()
+    facts = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **{name: old[name] for name in ("code", "spec", "vae", "text")},
+        "fates": {**old["fates"], "kept": index.num_rows},
+        "removals": taken_out.records(),
+        **more,
+    }
+    return manifest.publish(root, facts, index, texts)
+
+
+def _without(index: pa.Table, taken_out: Removals) -> pa.Table:
+    out = pc.or_(
+        pc.is_in(index["uri"], value_set=pa.array(sorted(taken_out.sources), pa.string())),
+        pc.is_in(index["clip_id"], value_set=pa.array(sorted(taken_out.clips), pa.string())),
+    )
+    return index.filter(pc.invert(out))
+
+
+def _known(root: str) -> tuple[dict[str, str], set[str]]:
+    """URIs of all sources ever planned, by URI and by source_id; the ids of all clips ever cut."""
+    shards = plan.read_plans(root, "shots")
+    receipts = read_receipts(root, "shots")
+    outcomes = outcomes_of(root, "shots", plan.planned(shards), shards, receipts)
+    rows = (item.row for item in plan.planned_items(root, "shots"))
+    uris = {name: row["uri"] for row in rows for name in (row["uri"], row["source_id"])}
+    return uris, {row["clip_id"] for rows in outcomes.rows.values() for row in rows}
+
+
+def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    captions = dict(zip(one["caption_ids"], one["text_lens"], strict=True))
+    captions |= dict(zip(other["caption_ids"], other["text_lens"], strict=True))
+    return {**other, "caption_ids": list(captions), "text_lens": list(captions.values())}
+
+
+def _at(found: Mapping[str, Any], path: Sequence[str]) -> Any:
+    for name in path:
+        found = found[name]
+    return found
