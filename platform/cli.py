@@ -7,13 +7,14 @@ and failed; 130 interrupted.
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from rayramid import __version__
 from rayramid.models.errors import UserError
 from rayramid.platform.commands import data, demo, init, sample, serve, spec, submit, train, weights
 from rayramid.platform.console import out, say
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="rayramid",
@@ -51,17 +52,14 @@ def _options(
 def main() -> None:
     """Runs the command line; a user's mistake is one line, not a traceback."""
     try:
-        code = app(standalone_mode=False)
+        app()
     except UserError as error:
         say(f"error: {error}")
-        code = 2
-    except click.ClickException as error:
-        error.show()
-        code = 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        say("interrupted; the same command continues where this one stopped")
-        code = 130
-    sys.exit(code)
+        sys.exit(2)
+    except SystemExit as ending:
+        if ending.code == INTERRUPTED:
+            say("interrupted; the same command goes on where this one stopped")
+        raise
 
 
 if __name__ == "__main__":
