@@ -1,6 +1,8 @@
 """What the commands show: results on stdout, progress and messages on stderr."""
 
 import json
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -10,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
+SECONDS_BETWEEN_LINES = 10.0
 
 
 def say(message: str) -> None:
@@ -36,7 +39,16 @@ class Update(Protocol):
 
 @contextmanager
 def progress() -> Iterator[Update]:
-    """Bars on stderr, one per name."""
+    """Bars on stderr, one per name; lines now and then where stderr is no terminal."""
+    if err.is_terminal:
+        with _bars() as update:
+            yield update
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bars() -> Iterator[Update]:
     columns = (
         TextColumn("     {task.description:<8}"),
         BarColumn(),
@@ -53,3 +65,15 @@ def progress() -> Iterator[Update]:
             bars.update(tasks[name], completed=done, total=total, note=note)
 
         yield update
+
+
+def _lines() -> Update:
+    shown: dict[str, float] = {}
+
+    def update(name: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if done >= total or now - shown.get(name, -math.inf) >= SECONDS_BETWEEN_LINES:
+            shown[name] = now
+            say(f"     {name:<8} {done}/{total} {note}".rstrip())
+
+    return update
