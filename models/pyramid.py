@@ -155,9 +155,9 @@ class Pyramid:
         return (start + (end - start) * t.double()).float()
 
     def local_time(self, u: Tensor) -> Tensor:
-        """The local time that a uniform draw `u` in [0, 1) trains; the official tables have steps of 1/1000."""
+        """The local time that a uniform draw `u` in [0, 1) trains; the official tables, fp64, have steps of 1/1000."""
         if self.schedule == "official":
-            return (u * TIMESTEPS).long().clamp(0, TIMESTEPS - 1).to(u.dtype) / TIMESTEPS
+            return (u * TIMESTEPS).long().clamp(0, TIMESTEPS - 1).double() / TIMESTEPS
         return u
 
     def jump(self, x: Tensor, noise: Tensor, level: int) -> Tensor:

@@ -6,6 +6,7 @@ runs once per case of each file; `cases="c_"` keeps the cases whose names start 
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,11 +19,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rayramid.models.history import training_rows, unit_count
-from rayramid.models.pyramid import Pyramid, down
+from rayramid.models.pyramid import Pyramid, down, up
+
+OURS = Path(__file__).parents[2] / "golden"
 
 
 def golden_folder() -> Path:
-    folder = Path(os.environ.get("RAYRAMID_GOLDEN") or Path(__file__).parents[2] / "golden")
+    folder = Path(os.environ.get("RAYRAMID_GOLDEN") or OURS)
     if not any(folder.glob("*.json")):
         raise pytest.UsageError(
             f"no golden file in {folder}: RAYRAMID_GOLDEN must name a folder of *.json + *.safetensors"
@@ -83,8 +86,9 @@ class Golden:
         return columns
 
     def sibling(self, name: str) -> "Golden":
-        """The golden file that this one refers to by name."""
-        return Golden.read(self.path.with_name(f"{name}.json"))
+        """The golden file that this one refers to by name: beside it, or one of ours."""
+        beside = self.path.with_name(f"{name}.json")
+        return Golden.read(beside if beside.exists() else OURS / beside.name)
 
     def with_tensor(self, key: str, value: Tensor) -> "Golden":
         """A copy in which one stored tensor is another: for tests that a wrong number is noticed."""
@@ -124,6 +128,12 @@ def official_pyramid(scheduler: Mapping[str, Any]) -> Pyramid:
         shift=scheduler["shift"],
         schedule="official",
     )
+
+
+def ordinary_noise(noise: Tensor, gamma: float) -> Tensor:
+    """The z with block_noise(z, gamma) = noise; at gamma = 1/3 the blocks' means are 0 and any mean of z will do."""
+    mean, spread = up(down(noise)), 1 - 3 * gamma
+    return (noise - mean) / math.sqrt(1 + gamma) + (mean / math.sqrt(spread) if spread > 1e-12 else 0)
 
 
 def training_columns(
@@ -184,6 +194,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(name="official_pyramid")
 def _official_pyramid() -> Callable[[Mapping[str, Any]], Pyramid]:
     return official_pyramid
+
+
+@pytest.fixture(name="ordinary_noise")
+def _ordinary_noise() -> Callable[[Tensor, float], Tensor]:
+    return ordinary_noise
 
 
 @pytest.fixture(name="training_columns")

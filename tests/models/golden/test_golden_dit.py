@@ -20,7 +20,7 @@ DITS = pytest.mark.golden("mmdit", "flux")
 def load(golden, case="", weights=None):
     """The stored model with the attention of the case: one file holds causal and bidirectional cases."""
     config = dict(golden.config)
-    if "use_temporal_causal=False" in golden.cases.get(case, {}).get("what", ""):
+    if "noncausal" in case or "use_temporal_causal=False" in golden.cases.get(case, {}).get("what", ""):
         config["use_temporal_causal"] = False
     frames_per_unit = None if not config["use_temporal_causal"] else 1
     return dit_from_published(
@@ -74,8 +74,10 @@ def test_training_step(golden, case, official_pyramid, training_columns):
     dit = load(golden, case).train()
     pyramid = official_pyramid(golden.meta["scheduler"])
     # A first unit is one latent whatever the others are.
-    frames_per_unit = max(clip_shapes[-1][2] for clip_shapes in golden.cases[case]["clip_shapes"])
-    columns = training_columns(golden, case, pyramid, frames_per_unit=frames_per_unit)
+    meta = golden.cases[case]
+    frames_per_unit = max(clip_shapes[-1][2] for clip_shapes in meta["clip_shapes"])
+    corruption = meta.get("corrupt_ratio", 1 / 3)
+    columns = training_columns(golden, case, pyramid, frames_per_unit=frames_per_unit, corruption=corruption)
     for number, column in enumerate(columns):
         golden.check(-column.velocity, f"{case}.target.{number}", within=1e-6)
         for place, clip in enumerate(column.clips):

@@ -4,13 +4,12 @@ Golden files count stages from the noisiest: their stage `i` is level `levels - 
 ours end - start; their local ratio is 1 - t.
 """
 
-import math
 import re
 
 import pytest
 import torch
 
-from rayramid.models.pyramid import block_noise, down, up
+from rayramid.models.pyramid import block_noise
 
 
 def close(actual, expected, within):
@@ -55,6 +54,8 @@ def test_steps(golden, case, official_pyramid):
 @pytest.mark.golden("scheduler")
 def test_euler_steps(golden, case, official_pyramid):
     pyramid = official_pyramid(golden.cases[case]["config"])
+    if f"{case}.euler.x0" not in golden:
+        pytest.skip("no Euler steps are stored")
     first, second, last = pyramid.steps(2)
     x0, v = golden[f"{case}.euler.x0"], golden[f"{case}.euler.v"]
     x1 = x0 - (second - first) * v
@@ -74,15 +75,8 @@ def test_jump_coefficients(golden, case, official_pyramid):
     close(beta, golden[f"{case}.renoise_beta"], 1e-7)
 
 
-def ordinary_noise(noise, gamma):
-    """The z with block_noise(z, gamma) = noise; at gamma = 1/3 the blocks' means are 0 and any mean of z will do."""
-    mean = up(down(noise))
-    spread = 1 - 3 * gamma
-    return (noise - mean) / math.sqrt(1 + gamma) + (mean / math.sqrt(spread) if spread > 1e-6 else 0)
-
-
 @pytest.mark.golden("renoise")
-def test_law_of_block_noise(golden, case):
+def test_law_of_block_noise(golden, case, ordinary_noise):
     """Ours has the stored covariance, and the stored sample is one that ours can draw."""
     gamma = golden.cases[case]["gamma"]
     b = block_noise(torch.eye(4, dtype=torch.float64).reshape(4, 2, 2), gamma).reshape(4, 4)
@@ -92,7 +86,7 @@ def test_law_of_block_noise(golden, case):
 
 
 @pytest.mark.golden("renoise")
-def test_jumps_with_the_stored_noise(golden, case, official_pyramid):
+def test_jumps_with_the_stored_noise(golden, case, official_pyramid, ordinary_noise):
     pyramid = official_pyramid(golden.cases[case]["scheduler"])
     x = golden[f"{case}.low"]
     golden.check(x, f"{case}.after.0", within=1e-6)
