@@ -105,7 +105,7 @@ def load_dit(url: str, card: ModelCard, device: str | torch.device = "cpu", dtyp
     """The DiT alone of the checkpoint folder `url`, in evaluation mode."""
     location = storage.join(url, DIT_WEIGHTS)
     with torch.device("meta"):
-        dit = DiT(dit_config_of(card, location))
+        dit = DiT(dit_config_of(card, storage.join(url, CARD)))
     adopt(dit, read_weights(location), location)
     return dit.to(device=device, dtype=dtype).eval()
 

@@ -2,10 +2,12 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +18,20 @@ from rayramid.models import storage
 from rayramid.models.errors import UserError
 
 INDEX_SUFFIX = ".index.json"
+# The most that safetensors allows a header to have.
+HEADER_BYTES = 100_000_000
+# What safetensors calls the dtypes that weights have; others keep its name.
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "U8": "uint8"}
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a weight file says of one tensor, its values apart."""
+
+    dtype: str
+    shape: tuple[int, ...]
 
 
 def read_weights(url: str) -> dict[str, Tensor]:
@@ -28,7 +44,12 @@ def read_weights(url: str) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, truncated or of another kind; a shard lacks a key or has one too many.
     """
-    return _read_shards(url) if url.endswith(INDEX_SUFFIX) else _read_file(url)
+    return _read_shards(url, _read_file) if url.endswith(INDEX_SUFFIX) else _read_file(url)
+
+
+def read_entries(url: str) -> dict[str, Entry]:
+    """Dtypes and shapes of what `read_weights` would give, with its errors; of safetensors, headers alone are read."""
+    return _read_shards(url, _entries) if url.endswith(INDEX_SUFFIX) else _entries(url)
 
 
 def write_weights(url: str, tensors: Mapping[str, Tensor]) -> int:
@@ -90,14 +111,18 @@ def _read_file(url: str) -> dict[str, Tensor]:
     if not storage.exists(url):
         raise UserError(f"{url}: no such weight file")
     with _local(url) as path:
-        try:
-            if url.endswith(".safetensors"):
+        if url.endswith(".safetensors"):
+            try:
                 return load_file(path)
+            except SafetensorError as broken:
+                raise _damaged(url, broken) from broken
+        try:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-        # torch.load reports a cut archive as RuntimeError, other bytes as UnpicklingError, and no bytes as EOFError.
-        except (SafetensorError, RuntimeError, UnpicklingError, EOFError) as broken:
-            reason = (str(broken) or "it is empty").splitlines()[0]
-            raise UserError(f"{url}: not a whole weight file ({reason}); fetch it again") from broken
+        except UnpicklingError as refused:
+            raise UserError(f"{url}: damaged, or it holds more than tensors; nothing else is unpickled") from refused
+        # torch.load reports a cut archive as RuntimeError, and no bytes as EOFError.
+        except (RuntimeError, EOFError) as broken:
+            raise _damaged(url, "its end is missing") from broken
     if not isinstance(tensors, dict):
         raise UserError(f"{url}: holds a {type(tensors).__name__}, not a state dict")
     for key, value in tensors.items():
@@ -106,23 +131,55 @@ def _read_file(url: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_shards(url: str) -> dict[str, Tensor]:
+def _entries(url: str) -> dict[str, Entry]:
+    if not url.endswith(".safetensors"):
+        tensors = _read_file(url)
+        return {
+            key: Entry(str(value.dtype).removeprefix("torch."), tuple(value.shape)) for key, value in tensors.items()
+        }
+    if not storage.exists(url):
+        raise UserError(f"{url}: no such weight file")
+    # 8 bytes tell the length of a JSON object that says where in the rest of the file each tensor lies.
+    length = int.from_bytes(storage.read_range(url, 0, 8), "little")
+    try:
+        header = json.loads(storage.read_range(url, 8, min(length, HEADER_BYTES)))
+        header.pop("__metadata__", None)
+        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        found = {
+            key: Entry(DTYPES.get(entry["dtype"], entry["dtype"]), tuple(entry["shape"]))
+            for key, entry in header.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as broken:
+        raise _damaged(url, "its header can't be read") from broken
+    if end != storage.size(url):
+        raise _damaged(url, f"{storage.size(url)} bytes, its header says {end}")
+    return found
+
+
+def _damaged(url: str, reason: object) -> UserError:
+    return UserError(f"{url}: not a whole weight file ({reason}); fetch it again")
+
+
+def _read_shards(url: str, read: Callable[[str], Mapping[str, Value]]) -> dict[str, Value]:
     folder, _, _ = url.rpartition("/")
     try:
-        shard_of = json.loads(storage.read_bytes(url))["weight_map"]
-    except (json.JSONDecodeError, KeyError, TypeError) as broken:
+        shard_of = dict(json.loads(storage.read_bytes(url))["weight_map"])
+    except (ValueError, KeyError, TypeError) as broken:
         raise UserError(f"{url}: not an index of shards, it has no readable weight_map") from broken
-    tensors: dict[str, Tensor] = {}
+    for key, shard in shard_of.items():
+        if not isinstance(shard, str):
+            raise UserError(f"{url}: weight_map gives {shard!r} as the shard of {key}, not a file's name")
+    found: dict[str, Value] = {}
     for shard in sorted(set(shard_of.values())):
         location = storage.join(folder, shard)
-        for key, tensor in _read_file(location).items():
+        for key, value in read(location).items():
             if shard_of.get(key) != shard:
                 raise UserError(f"{location}: key {key} is not in this shard by {url}")
-            tensors[key] = tensor
+            found[key] = value
     for key, shard in shard_of.items():
-        if key not in tensors:
+        if key not in found:
             raise UserError(f"{storage.join(folder, shard)}: key {key} is missing, {url} says it is here")
-    return tensors
+    return found
 
 
 @contextmanager

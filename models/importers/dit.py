@@ -11,6 +11,7 @@ from rayramid.models.dit.config import DiTConfig
 from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
 from rayramid.models.importers import flux, mmdit
+from rayramid.models.importers.published import CONFIG
 from rayramid.models.weights import adopt, check_keys, load_strict, shapes
 
 
@@ -57,6 +58,7 @@ def dit_from_published(
     weights: Mapping[str, Tensor],
     source: str,
     *,
+    config_source: str = CONFIG,
     levels: int = 3,
     frames_per_unit: int | None = 1,
 ) -> DiT:
@@ -67,18 +69,25 @@ def dit_from_published(
     Args:
         published: its configuration.
         weights: its state dict.
-        source: the file, for errors.
+        source: the file of the weights, for errors.
+        config_source: the file of the configuration, for errors.
         levels: stages it was trained with; published files don't say.
         frames_per_unit: latents per autoregressive unit, likewise.
 
     Raises:
         UserError: an unknown architecture or variant; a key missing, surplus or of a wrong shape.
     """
-    name = class_of(published, source)
+    name = class_of(published, config_source)
     architecture = ARCHITECTURES[name]
-    config = dataclasses.replace(
-        architecture.config_from(published, source), levels=levels, frames_per_unit=frames_per_unit
-    )
+    try:
+        config = dataclasses.replace(
+            architecture.config_from(published, config_source), levels=levels, frames_per_unit=frames_per_unit
+        )
+    except UserError:
+        raise
+    # What DiTConfig can't be.
+    except ValueError as wrong:
+        raise UserError(f"{config_source}: {wrong}") from wrong
     if name == mmdit.IMAGE_CLASS and published.get("qk_norm") is None:
         weights = mmdit.with_new_norms(weights, config)
     check_keys(shapes(weights), published_shapes(config), source)

@@ -1,13 +1,13 @@
 """The published miniFLUX: its configuration and keys, in both directions."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.importers.layout import Entry, double_block, embedders, linear, own_of, published_of, single_block
-from rayramid.models.importers.published import expect, required
+from rayramid.models.importers.published import expect, required, required_list
 
 PYRAMID_CLASS = "PyramidFluxTransformer"
 
@@ -33,7 +33,7 @@ def config_from(published: Mapping[str, Any], source: str) -> DiTConfig:
         single_blocks=required(published, "num_single_layers", source),
         text_dim=required(published, "joint_attention_dim", source),
         pooled_dim=required(published, "pooled_projection_dim", source),
-        rope_axes=tuple(required(published, "axes_dims_rope", source)),
+        rope_axes=cast("tuple[int, int, int]", required_list(published, "axes_dims_rope", int, source)),
         qk_norm_eps=1e-6,
         conditioning="official",
         causal=published.get("use_temporal_causal", True),

@@ -1,16 +1,15 @@
 """What a folder or file of weights holds, whatever its layout: `rayramid weights inspect`."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-
-from torch import Tensor
+from math import prod
 
 from rayramid.models import storage
 from rayramid.models.card import CARD, load_card
 from rayramid.models.errors import UserError
 from rayramid.models.importers.published import NAMES
-from rayramid.models.weights import INDEX_SUFFIX, read_weights
+from rayramid.models.weights import INDEX_SUFFIX, read_entries
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
@@ -50,14 +49,14 @@ class Inspection:
 
 
 def inspect_weights(url: str) -> Inspection:
-    """Read every weight file at or below `url`.
+    """Look into every weight file at or below `url`; of safetensors, headers alone are read.
 
     Raises:
         UserError: there is none, or one is truncated; names it.
     """
     if url.endswith((*SUFFIXES, INDEX_SUFFIX)):
-        return Inspection(url, None, [_file(url.rsplit("/", 1)[-1], read_weights(url))])
-    files = [_file(storage.relative(url, file), read_weights(file)) for file in _weight_files(url)]
+        return Inspection(url, None, [_file(url.rsplit("/", 1)[-1], url)])
+    files = [_file(storage.relative(url, file), file) for file in _weight_files(url)]
     if not files:
         raise UserError(f"{url}: holds no weights ({', '.join(SUFFIXES)})")
     has_card = storage.exists(storage.join(url, CARD))
@@ -76,7 +75,8 @@ def _weight_files(url: str) -> Iterator[str]:
             yield file
 
 
-def _file(path: str, tensors: Mapping[str, Tensor]) -> File:
-    dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
-    shapes = {key: list(tensor.shape) for key, tensor in tensors.items()}
-    return File(path, sum(tensor.numel() for tensor in tensors.values()), dict(dtypes), shapes)
+def _file(path: str, url: str) -> File:
+    entries = read_entries(url)
+    dtypes = Counter(entry.dtype for entry in entries.values())
+    shapes = {key: list(entry.shape) for key, entry in entries.items()}
+    return File(path, sum(prod(shape) for shape in shapes.values()), dict(dtypes), shapes)

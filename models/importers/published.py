@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.models.weights import INDEX_SUFFIX, read_weights, write_weights
+
+Value = TypeVar("Value", int, bool)
 
 CONFIG = "config.json"
 STEM = "diffusion_pytorch_model"
@@ -56,14 +58,29 @@ def write_published(url: str, config: Mapping[str, Any], weights: Mapping[str, T
     storage.write_atomic(storage.join(url, CONFIG), json.dumps(config, indent=2).encode() + b"\n")
 
 
-def required(config: Mapping[str, Any], key: str, source: str) -> Any:
-    """A key that a published configuration must have; UserError names `source` and the key."""
-    if key not in config:
-        raise UserError(f"{source}: key {key} is missing")
-    return config[key]
+def required(config: Mapping[str, Any], key: str, source: str) -> int:
+    """A count or size that a published configuration must have; UserError names `source` and the key."""
+    value = _present(config, key, source)
+    if type(value) is not int or value < 1:
+        raise UserError(f"{source}: {key} is {value!r}, not a positive whole number")
+    return value
+
+
+def required_list(config: Mapping[str, Any], key: str, kind: type[Value], source: str) -> tuple[Value, ...]:
+    """A list of numbers, or of truth values, that a published configuration must have; errors as `required`."""
+    value = _present(config, key, source)
+    if not isinstance(value, list) or any(type(item) is not kind for item in value):
+        raise UserError(f"{source}: {key} is {value!r}, not a list of {kind.__name__}")
+    return tuple(value)
 
 
 def expect(config: Mapping[str, Any], key: str, value: Any, source: str) -> None:
     """A key that may be absent but has one supported value; UserError names `source` and the key."""
     if config.get(key, value) != value:
         raise UserError(f"{source}: {key} is {config[key]!r}; only {value!r} is supported")
+
+
+def _present(config: Mapping[str, Any], key: str, source: str) -> Any:
+    if key not in config:
+        raise UserError(f"{source}: key {key} is missing")
+    return config[key]

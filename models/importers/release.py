@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+import torch
+
 from rayramid.models import storage
 from rayramid.models.card import ModelCard, load_card
 from rayramid.models.checkpoint import copy_folder, load_dit, save_model
@@ -20,6 +22,7 @@ from rayramid.models.presets import PRESETS
 from rayramid.models.pyramid import Pyramid
 from rayramid.models.vae.io import load_vae
 from rayramid.models.vae.model import CausalVAE
+from rayramid.models.weights import INDEX_SUFFIX, read_entries
 
 DIT_FOLDER = "diffusion_transformer"
 VAE_FOLDER = "causal_video_vae"
@@ -86,7 +89,7 @@ def import_weights(
         name, release = _choose(source, variants, variant), source
         folder = variants[name]
     published, weights = read_published(folder)
-    dit = dit_from_published(published, weights, weights_file(folder))
+    dit = dit_from_published(published, weights, weights_file(folder), config_source=storage.join(folder, CONFIG))
     if conditioning != "official":
         dit = initial_weights(dit, dataclasses.replace(dit.config, conditioning=conditioning))
     vae = None if release is None else _read_vae(release, dit.config)
@@ -108,9 +111,7 @@ def import_weights(
         prompt_suffix=PROMPT_SUFFIX,
         negative_prompt=NEGATIVE_PROMPT,
     )
-    text = None
-    if release is not None:
-        text = {ours: storage.join(release, theirs) for ours, theirs in _text_folders(dit.config).items()}
+    text = None if release is None else _find_text(release, dit.config)
     save_model(target, card, dit, vae, text)
     return load_card(target)
 
@@ -158,7 +159,8 @@ def _choose(source: str, variants: Mapping[str, str], wanted: str | None) -> str
     if wanted is None and len(variants) == 1:
         return next(iter(variants))
     if wanted is None or wanted not in variants:
-        raise UserError(f"{source}: holds the variants {', '.join(variants)}; choose one of them, not {wanted}")
+        refused = "" if wanted is None else f", {wanted} is none of them"
+        raise UserError(f"{source}: holds the variants {', '.join(variants)}{refused}; choose one with --variant")
     return wanted
 
 
@@ -171,10 +173,25 @@ def _text_folders(config: DiTConfig) -> dict[str, str]:
     return FLUX_TEXT if config.single_blocks else SD3_TEXT
 
 
+def _find_text(release: str, config: DiTConfig) -> dict[str, str]:
+    """URLs of the text encoders and tokenizers by our names; UserError for one missing, or weights that are cut off."""
+    folders = {ours: storage.join(release, theirs) for ours, theirs in _text_folders(config).items()}
+    for folder in folders.values():
+        files = list(storage.list_files(folder))
+        if not files:
+            raise UserError(f"{folder}: no such folder, or it is empty")
+        for file in files:
+            if file.endswith((".safetensors", INDEX_SUFFIX)):
+                read_entries(file)
+    return folders
+
+
 def _read_vae(release: str, config: DiTConfig) -> CausalVAE:
     folder = storage.join(release, VAE_FOLDER)
     published, weights = read_published(folder)
-    source = weights_file(folder)
-    vae = CausalVAE(vae_layout.config_from(published, "flux" if config.single_blocks else "mmdit", source))
-    vae.load_state_dict(vae_layout.from_published(weights, vae.config, source), assign=True)
+    statistics: Literal["mmdit", "flux"] = "flux" if config.single_blocks else "mmdit"
+    vae_config = vae_layout.config_from(published, statistics, storage.join(folder, CONFIG))
+    with torch.device("meta"):
+        vae = CausalVAE(vae_config)
+    vae.load_state_dict(vae_layout.from_published(weights, vae_config, weights_file(folder)), assign=True)
     return vae.eval()

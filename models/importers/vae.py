@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from rayramid.models.errors import UserError
-from rayramid.models.importers.published import required
+from rayramid.models.importers.published import expect, required, required_list
 from rayramid.models.vae.config import VAEConfig
+from rayramid.models.vae.io import parse_config
 from rayramid.models.vae.model import CausalVAE
 from rayramid.models.weights import check_keys, shapes
 
@@ -56,25 +57,25 @@ def config_from(
         UserError: a key is missing, or asks for something that was never published.
     """
     for key, only in (("encoder_act_fn", "silu"), ("decoder_act_fn", "silu"), ("interpolate", False)):
-        if published.get(key, only) != only:
-            raise UserError(f"{source}: {key} is {published[key]!r}, only {only!r} is known")
+        expect(published, key, only, source)
     image_shift, image_scale = IMAGE_STATISTICS[statistics]
-    return VAEConfig(
-        encoder_channels=tuple(required(published, "encoder_block_out_channels", source)),
-        encoder_layers=tuple(required(published, "encoder_layers_per_block", source)),
-        spatial_down=tuple(required(published, "encoder_spatial_down_sample", source)),
-        temporal_down=tuple(required(published, "encoder_temporal_down_sample", source)),
-        decoder_channels=tuple(reversed(required(published, "decoder_block_out_channels", source))),
-        decoder_layers=tuple(required(published, "decoder_layers_per_block", source)),
-        spatial_up=tuple(required(published, "decoder_spatial_up_sample", source)),
-        temporal_up=tuple(required(published, "decoder_temporal_up_sample", source)),
-        latent_channels=required(published, "encoder_out_channels", source),
-        norm_groups=required(published, "encoder_norm_num_groups", source),
-        image_shift=image_shift,
-        image_scale=image_scale,
-        video_shift=VIDEO_STATISTICS[0],
-        video_scale=VIDEO_STATISTICS[1],
-    )
+    fields = {
+        "encoder_channels": required_list(published, "encoder_block_out_channels", int, source),
+        "encoder_layers": required_list(published, "encoder_layers_per_block", int, source),
+        "spatial_down": required_list(published, "encoder_spatial_down_sample", bool, source),
+        "temporal_down": required_list(published, "encoder_temporal_down_sample", bool, source),
+        "decoder_channels": required_list(published, "decoder_block_out_channels", int, source)[::-1],
+        "decoder_layers": required_list(published, "decoder_layers_per_block", int, source),
+        "spatial_up": required_list(published, "decoder_spatial_up_sample", bool, source),
+        "temporal_up": required_list(published, "decoder_temporal_up_sample", bool, source),
+        "latent_channels": required(published, "encoder_out_channels", source),
+        "norm_groups": required(published, "encoder_norm_num_groups", source),
+        "image_shift": image_shift,
+        "image_scale": image_scale,
+        "video_shift": VIDEO_STATISTICS[0],
+        "video_scale": VIDEO_STATISTICS[1],
+    }
+    return parse_config(fields, source)
 
 
 def config_to(config: VAEConfig) -> dict[str, Any]:

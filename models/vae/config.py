@@ -62,6 +62,9 @@ class VAEConfig:
                 object.__setattr__(self, field, tuple(getattr(self, field)))
                 if len(getattr(self, field)) != blocks:
                     raise UserError(f"VAE: {field} must have {blocks} entries, as {fields[0]}: {getattr(self, field)}")
+        for width in (*self.encoder_channels, *self.decoder_channels):
+            if width < 1 or self.norm_groups < 1 or width % self.norm_groups:
+                raise UserError(f"VAE: norm_groups {self.norm_groups} must divide the channels of every block: {width}")
         if sum(self.spatial_down) != sum(self.spatial_up) or sum(self.temporal_down) != sum(self.temporal_up):
             raise UserError("VAE: the decoder must enlarge as often as the encoder reduces")
 

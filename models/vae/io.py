@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 
+from pydantic import TypeAdapter, ValidationError
 from torch import uint8
 
 from rayramid.models import storage
@@ -47,14 +48,17 @@ def read_config(url: str) -> VAEConfig:
 
 
 def parse_config(fields: object, source: str) -> VAEConfig:
-    """The configuration in a parsed JSON file; UserError names `source` and the key that is not known."""
-    if not isinstance(fields, dict):
-        raise UserError(f"{source}: holds a {type(fields).__name__}, not an object")
+    """The configuration in a parsed JSON file; UserError names `source` and the first key that is wrong."""
     known = {field.name for field in dataclasses.fields(VAEConfig)}
-    for key in fields:
+    for key in fields if isinstance(fields, dict) else ():
         if key not in known:
             raise UserError(f"{source}: {key} is no key of a VAE's configuration")
-    return VAEConfig(**fields)
+    try:
+        return TypeAdapter(VAEConfig).validate_python(fields)
+    except ValidationError as invalid:
+        error = invalid.errors()[0]
+        where = "".join(f"{part}: " for part in error["loc"][:1])
+        raise UserError(f"{source}: {where}{error['msg'].removeprefix('Value error, ')}") from invalid
 
 
 def fingerprint(vae: CausalVAE) -> str:

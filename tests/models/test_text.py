@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cosine_similarity
 
+from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.models.text import load_text, text_fingerprint
 from rayramid.models.tiny import write_tiny_text
@@ -103,6 +104,17 @@ def test_fingerprint_follows_the_files(text, folder, tmp_path):
     data[-1] ^= 1
     weights.write_bytes(data)
     assert text_fingerprint(str(copy)) != text.fingerprint
+
+
+def test_a_text_folder_lives_on_s3(text, folder, s3_bucket):
+    storage.sync_up(folder, f"{s3_bucket}/text")
+    remote = load_text(f"{s3_bucket}/text")
+    assert torch.equal(remote.encode(["a red circle"])[0].tokens_LD, text.encode(["a red circle"])[0].tokens_LD)
+    assert remote.fingerprint == text.fingerprint
+    storage.delete(f"{s3_bucket}/text/t5/config.json")
+    storage.delete(f"{s3_bucket}/text/t5/model.safetensors")
+    with pytest.raises(UserError, match=f"{s3_bucket}/text: the text folder has no t5"):
+        load_text(f"{s3_bucket}/text")
 
 
 def test_sd3_concatenates_the_projected_vectors_of_two_clips(folder, tmp_path):

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rayramid.models.errors import UserError
-from rayramid.models.weights import load_strict, read_weights, write_weights
+from rayramid.models.weights import Entry, load_strict, read_entries, read_weights, write_weights
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.tensor([1.5, -2.0], dtype=torch.bfloat16)}
 
@@ -36,6 +36,14 @@ def test_whole_and_sharded_files_read_alike(tmp_path, suffix, save):
     assert_same(read_weights(sharded(tmp_path, suffix, save)), TENSORS)
 
 
+@pytest.mark.parametrize(("suffix", "save"), [("safetensors", save_file), ("bin", torch.save)])
+def test_dtypes_and_shapes_are_known_without_the_values(tmp_path, suffix, save):
+    save(TENSORS, tmp_path / f"whole.{suffix}")
+    expected = {"a.weight": Entry("float32", (2, 3)), "b.bias": Entry("bfloat16", (2,))}
+    assert read_entries(str(tmp_path / f"whole.{suffix}")) == expected
+    assert read_entries(sharded(tmp_path, suffix, save)) == expected
+
+
 def test_written_weights_read_back_bit_for_bit(tmp_path):
     size = write_weights(str(tmp_path / "dit/model.safetensors"), TENSORS)
     assert size == (tmp_path / "dit/model.safetensors").stat().st_size
@@ -49,14 +57,15 @@ def test_a_truncated_file_is_named(tmp_path, suffix, save, left):
     save(TENSORS, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(left * len(whole)) if isinstance(left, float) else left])
-    with pytest.raises(UserError, match=rf"w\.{suffix}: not a whole weight file") as raised:
-        read_weights(str(path))
-    assert "\n" not in str(raised.value)
+    for read in (read_weights, read_entries):
+        with pytest.raises(UserError, match=rf"w\.{suffix}: not a whole weight file") as raised:
+            read(str(path))
+        assert "\n" not in str(raised.value)
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path):
     torch.save({"a": pytest.raises}, tmp_path / "evil.bin")
-    with pytest.raises(UserError, match=r"evil\.bin: not a whole weight file"):
+    with pytest.raises(UserError, match=r"evil\.bin: damaged, or it holds more than tensors"):
         read_weights(str(tmp_path / "evil.bin"))
 
 
@@ -83,6 +92,13 @@ def test_a_shard_that_disagrees_with_the_index_names_shard_and_key(tmp_path):
     save_file({}, tmp_path / "x-00002-of-00002.safetensors")
     with pytest.raises(UserError, match=r"x-00002-of-00002\.safetensors: key b\.bias is missing"):
         read_weights(index)
+
+
+@pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": 3}', '{"weight_map": {"a.weight": 3}}'])
+def test_an_index_of_another_form_is_named(tmp_path, index):
+    (tmp_path / "x.bin.index.json").write_text(index)
+    with pytest.raises(UserError, match=r"x\.bin\.index\.json: .*weight_map"):
+        read_weights(str(tmp_path / "x.bin.index.json"))
 
 
 def test_strict_loading_names_file_and_key():

@@ -38,13 +38,17 @@ def save_safetensors(tensors, folder):
     save_file(tensors, folder / f"{STEM}.safetensors")
 
 
-def save_shards(tensors, folder):
+def save_shards(tensors, folder, suffix="safetensors", save_one=save_file):
     keys = sorted(tensors)
-    parts = {f"{STEM}-00001-of-00002.safetensors": keys[::2], f"{STEM}-00002-of-00002.safetensors": keys[1::2]}
+    parts = {f"{STEM}-00001-of-00002.{suffix}": keys[::2], f"{STEM}-00002-of-00002.{suffix}": keys[1::2]}
     for name, part in parts.items():
-        save_file({key: tensors[key] for key in part}, folder / name)
+        save_one({key: tensors[key] for key in part}, folder / name)
     weight_map = {key: name for name, part in parts.items() for key in part}
-    (folder / f"{STEM}.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / f"{STEM}.{suffix}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def save_bin_shards(tensors, folder):
+    save_shards(tensors, folder, "bin", torch.save)
 
 
 def release_of(golden, text_folder, root, save=save_bin, variants=("768p",)):
@@ -62,7 +66,7 @@ def release_of(golden, text_folder, root, save=save_bin, variants=("768p",)):
 
 
 @DITS
-@pytest.mark.parametrize("save", [save_bin, save_safetensors, save_shards])
+@pytest.mark.parametrize("save", [save_bin, save_safetensors, save_shards, save_bin_shards])
 def test_a_release_comes_back_bit_for_bit(golden, text_folder, tmp_path, save):
     source = release_of(golden, text_folder, tmp_path / "release", save)
     card = import_weights(source, str(tmp_path / "model"))
@@ -95,7 +99,7 @@ def test_releases_and_checkpoints_live_on_s3(golden, text_folder, tmp_path, s3_b
 @DITS
 def test_the_variant_is_chosen_or_asked_for(golden, text_folder, tmp_path):
     source = release_of(golden, text_folder, tmp_path / "release", variants=("384p", "image"))
-    with pytest.raises(UserError, match="holds the variants 384p, image; choose one"):
+    with pytest.raises(UserError, match="holds the variants 384p, image; choose one with --variant"):
         import_weights(source, str(tmp_path / "model"))
     assert import_weights(source, str(tmp_path / "model"), variant="384p").height == 384
     with pytest.raises(UserError, match="neither a DiT folder"):
@@ -176,6 +180,8 @@ def test_wrong_folders_name_file_and_key(golden, tmp_path):
         ({"_class_name": "UNet2DConditionModel"}, r"'UNet2DConditionModel' is not a known DiT"),
         ({"interp_condition_pos": False}, r"interp_condition_pos is False; only True is supported"),
         ({"joint_attention_dim": 7}, r"context_embedder\.weight has shape"),
+        ({"num_layers": "three"}, r"config\.json: num_layers is 'three', not a positive whole number"),
+        ({"in_channels": 0}, r"config\.json: in_channels is 0, not a positive whole number"),
     ]:
         (folder / "config.json").write_text(json.dumps({**golden.config, **change}))
         with pytest.raises(UserError, match=message):
@@ -191,6 +197,16 @@ def test_wrong_folders_name_file_and_key(golden, tmp_path):
     (folder / "config.json").write_text(json.dumps(dict(golden.config)))
     with pytest.raises(UserError, match=rf"{STEM}\.safetensors: not a whole weight file"):
         import_weights(str(folder), target)
+
+
+@pytest.mark.golden("mmdit")
+def test_a_text_encoder_that_is_cut_off_is_named(golden, text_folder, tmp_path):
+    source = release_of(golden, text_folder, tmp_path / "release")
+    weights = tmp_path / "release/text_encoder_3/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"text_encoder_3/model\.safetensors: not a whole weight file"):
+        import_weights(source, str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
 
 
 @DITS

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.models.importers.vae import config_from, config_to, from_published
 from rayramid.models.vae.config import SMALL, VAEConfig
@@ -31,6 +32,14 @@ def test_a_saved_vae_comes_back(vae, tmp_path):
     frames = torch.rand(1, 3, 9, 16, 16)
     with torch.no_grad():
         assert torch.equal(again.encode(frames)[0], vae.encode(frames)[0])
+
+
+def test_a_vae_lives_on_s3(vae, s3_bucket):
+    save_vae(f"{s3_bucket}/vae", vae)
+    assert fingerprint(load_vae(f"{s3_bucket}/vae")) == fingerprint(vae)
+    storage.write_atomic(f"{s3_bucket}/vae/model.safetensors", b"short")
+    with pytest.raises(UserError, match=f"{s3_bucket}/vae/model.safetensors: not a whole weight file"):
+        load_vae(f"{s3_bucket}/vae")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -94,13 +103,21 @@ def test_a_wrong_configuration_is_named(vae, tmp_path):
     with pytest.raises(UserError, match=r"config\.json: not JSON"):
         load_vae(str(tmp_path))
     path.write_text(json.dumps({**fields, "encoder_layers": [1]}))
-    with pytest.raises(UserError, match="encoder_layers must have 3 entries"):
+    with pytest.raises(UserError, match=r"config\.json: VAE: encoder_layers must have 3 entries"):
+        load_vae(str(tmp_path))
+    path.write_text(json.dumps({**fields, "encoder_channels": 5}))
+    with pytest.raises(UserError, match=r"config\.json: encoder_channels: Input should be a valid tuple"):
+        load_vae(str(tmp_path))
+    path.write_text("[]")
+    with pytest.raises(UserError, match=r"config\.json: .*dictionary"):
         load_vae(str(tmp_path))
 
 
-def test_a_decoder_that_does_not_undo_the_encoder_is_refused():
+def test_a_network_that_can_not_be_is_refused():
     with pytest.raises(UserError, match="as often"):
         VAEConfig(spatial_up=(True, True, False, False))
+    with pytest.raises(UserError, match="norm_groups 7 must divide the channels of every block: 128"):
+        VAEConfig(norm_groups=7)
 
 
 def test_the_published_configuration_goes_both_ways():
@@ -120,5 +137,9 @@ def test_wrong_published_files_are_named():
         config_from({k: v for k, v in published.items() if k != "encoder_layers_per_block"}, source="x/config.json")
     with pytest.raises(UserError, match="encoder_act_fn is 'gelu'"):
         config_from({**published, "encoder_act_fn": "gelu"})
+    with pytest.raises(UserError, match=r"x/config\.json: encoder_block_out_channels is 5, not a list of int"):
+        config_from({**published, "encoder_block_out_channels": 5}, source="x/config.json")
+    with pytest.raises(UserError, match=r"x/config\.json: VAE: norm_groups 7 must divide"):
+        config_from({**published, "encoder_norm_num_groups": 7}, source="x/config.json")
     with pytest.raises(UserError, match=r"x\.bin: key encoder\.conv_in\.conv\.weight is missing"):
         from_published({}, config_from(published), source="x.bin")
