@@ -1,7 +1,7 @@
 """A frame in spatial tiles, for sizes that do not fit at once; each tile streams through time by itself.
 
-`smooth` spreads equal tiles evenly, drops the rim of each where its neighbours are missing, and blends the rest of the
-overlap along a raised cosine. `published` repeats the published code: a stride of 3/4 tile, linear blends over 1/4.
+`smooth` spreads equal tiles evenly and fades linearly from one to the next over their whole overlap: no other fade of
+that width has smaller steps. `published` repeats the published code: a stride of 3/4 tile, fades over 1/4.
 Shapes: B batch, C channels, T time, H height, W width. Positions of tiles are counted in latents.
 """
 
@@ -19,8 +19,6 @@ from rayramid.models.vae.model import CausalVAE
 from rayramid.models.vae.past import StreamState
 
 Run = Callable[[Tensor, StreamState | None], tuple[Tensor, StreamState]]
-RIM = 0.25
-"""Share of an overlap, at either end, that belongs to one tile alone."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +99,10 @@ def join_smooth(tiles: list[Tensor], places: list[tuple[int, int]], scale: int, 
     shape = list(tiles[0].shape)
     shape[dim] = places[-1][1] * scale
     positions = torch.arange(shape[dim], device=tiles[0].device) + 0.5
-    # Where each tile takes over from the one before: the middle of their overlap.
+    # Each tile takes over from the one before around the middle of their overlap.
     overlaps = [(start * scale, stop * scale) for (_, stop), (start, _) in pairwise(places)]
-    width = (1 - 2 * RIM) * min((stop - start for start, stop in overlaps), default=0)
-    rises = [_rise((positions - (start + stop) / 2) / width) for start, stop in overlaps]
+    width = min((stop - start for start, stop in overlaps), default=0)
+    rises = [((positions - (start + stop) / 2) / width + 0.5).clamp(0, 1) for start, stop in overlaps]
     edges = [torch.ones_like(positions), *rises, torch.zeros_like(positions)]
     joined = tiles[0].new_zeros(shape)
     for tile, (start, stop), (rise, fall) in zip(tiles, places, pairwise(edges), strict=True):
@@ -112,11 +110,6 @@ def join_smooth(tiles: list[Tensor], places: list[tuple[int, int]], scale: int, 
         place = joined.narrow(dim, start * scale, (stop - start) * scale)
         place += tile * weight.view(-1, *[1] * (4 - dim))
     return joined
-
-
-def _rise(places: Tensor) -> Tensor:
-    """A raised cosine from 0 at -1/2 to 1 at 1/2."""
-    return (1 + torch.sin(torch.pi * places.clamp(-0.5, 0.5))) / 2
 
 
 def join_published(tiles: list[list[Tensor]], tile: int) -> Tensor:

@@ -36,14 +36,16 @@ def test_a_frame_of_one_tile_is_not_cut():
 
 
 @torch.no_grad()
-def test_tiles_equal_the_whole_where_the_rim_covers_what_the_codec_sees():
-    # The linear codec sees one latent far; the network is silent. The rim is a quarter of 4 latents.
+def test_tiles_equal_the_whole_where_nothing_beyond_them_is_seen():
+    # The network is silent; the linear encoder sees its own patch alone, the decoder one more latent on each side.
     vae = CausalVAE(SMALL)
     video = torch.rand(1, 3, 9, 96, 104)
     moments, _ = encode_tiled(vae, video, None, TILING)
     torch.testing.assert_close(moments, vae.encode(video)[0], rtol=1e-5, atol=1e-5)
     z = posterior_mean(moments)
-    torch.testing.assert_close(decode_tiled(vae, z, None, TILING)[0], vae.decode(z)[0], rtol=1e-5, atol=1e-5)
+    tiled, whole = decode_tiled(vae, z, None, TILING)[0], vae.decode(z)[0]
+    torch.testing.assert_close(tiled[..., :32, :16], whole[..., :32, :16], rtol=1e-5, atol=1e-5)
+    assert (tiled - whole).square().mean() < 0.01 * whole.var()
 
 
 @pytest.mark.parametrize("blend", ["smooth", "published"])
@@ -68,20 +70,17 @@ def strip(*values: float) -> torch.Tensor:
     return torch.tensor(values).view(1, 1, 1, 1, -1)
 
 
-def test_tiles_that_disagree_are_joined_along_a_raised_cosine():
+def test_tiles_that_disagree_fade_linearly_over_their_overlap():
     joined = join_smooth([strip(*[0.0] * 8), strip(*[1.0] * 8)], [(0, 8), (4, 12)], scale=1, dim=4).flatten()
-    # The overlap is 4..8; its outer quarters keep one tile. (1 - sin(pi/4)) / 2 = 0.1464.
-    expected = [0, 0, 0, 0, 0, 0.1464, 0.8536, 1, 1, 1, 1, 1]
-    torch.testing.assert_close(joined, torch.tensor(expected), atol=1e-4, rtol=0)
+    assert joined.tolist() == [0, 0, 0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1, 1, 1]
 
 
-def test_the_step_where_tiles_meet_is_spread_over_half_the_overlap():
-    # Offset 1 between tiles of 64 latents with the default overlap, in pixels: no step above pi/2 / 64.
+def test_by_default_the_fade_takes_128_pixels():
     places = spans(112, Tiling())
     assert places == [(0, 64), (48, 112)]
     tiles = [torch.full((1, 1, 1, 1, 512), float(i)) for i in range(2)]
     joined = join_smooth(tiles, places, scale=8, dim=4).flatten()
-    assert joined.diff().max() <= 1.001 * torch.pi / 2 / 64
+    assert joined.diff().max() <= 1.001 / 128
     assert joined.diff().min() >= 0
 
 
