@@ -112,6 +112,9 @@ def training_pack(
     """
     if pyramid.levels != config.levels:
         raise ValueError(f"the pyramid has {pyramid.levels} levels, the model {config.levels}: they must be the same")
+    for name, share in (("history_noise", history_noise), ("text_dropout", text_dropout)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} is {share}; it must be from 0 to 1")
     if text_dropout and empty_text is None:
         raise ValueError("text_dropout needs empty_text, the empty prompt's embedding")
     rows: list[Clip] = []

@@ -46,9 +46,20 @@ def block_noise(z: Tensor, gamma: float) -> Tensor:
     """Noise with unit variance and covariance -gamma inside every 2x2 block, from ordinary noise `z` [..., H, W].
 
     The closed form of Eq. 14 for any gamma: its covariance is singular at 1/3, where a Cholesky factor does not exist.
+    Raises ValueError for a gamma outside (0, 1/3] and for odd sides.
     """
+    _check_gamma(gamma)
     mean = up(down(z))
     return math.sqrt(1 + gamma) * (z - mean) + math.sqrt(max(0.0, 1 - 3 * gamma)) * mean
+
+
+def _size(x: Tensor) -> str:
+    return f"{x.shape[-2]}x{x.shape[-1]}"
+
+
+def _check_gamma(gamma: float) -> None:
+    if not 0 < gamma <= 1 / 3 + 1e-6:
+        raise ValueError(f"gamma is {gamma}; it must be in (0, 1/3]")
 
 
 @dataclass(frozen=True)
@@ -77,8 +88,7 @@ class Pyramid:
     def __post_init__(self) -> None:
         if self.levels < 1:
             raise ValueError(f"levels is {self.levels}; a pyramid has at least 1")
-        if not 0 < self.gamma <= 1 / 3 + 1e-6:
-            raise ValueError(f"gamma is {self.gamma}; it must be in (0, 1/3]")
+        _check_gamma(self.gamma)
         if not 0 < self.shift < math.inf:
             raise ValueError(f"shift is {self.shift}; it must be positive")
         if self.schedule not in ("uniform", "official"):
@@ -89,6 +99,8 @@ class Pyramid:
         rising = all(a < b for a, b in itertools.pairwise(edges))
         if len(edges) != self.levels + 1 or edges[0] != 0 or edges[-1] != 1 or not rising:
             raise ValueError(f"stage_range is {edges}; it must rise from 0 to 1 in {self.levels + 1} edges")
+        if any(start >= end for start, end in self.uncorrected):
+            raise ValueError(f"stage_range is {edges}; the official schedule needs 1/{TIMESTEPS} between its edges")
 
     @property
     def edges(self) -> tuple[float, ...]:
@@ -141,6 +153,9 @@ class Pyramid:
         Returns:
             start and end, both [..., H/2^level, W/2^level]; the DiT predicts `end - start` (Eq. 11).
         """
+        self._check_level(level, self.levels)
+        if noise.shape[-2:] != x.shape[-2:]:
+            raise ValueError(f"noise of {_size(noise)} for a latent of {_size(x)} (HxW): both must be equal")
         start_signal, end_signal = self.windows[level]
         noise = down_noise(noise, level)
         clean = down(x, level)
@@ -168,6 +183,9 @@ class Pyramid:
             noise: ordinary noise [..., 2H, 2W].
             level: the stage entered, below `levels - 1`.
         """
+        self._check_level(level, self.levels - 1)
+        if noise.shape[-2:] != (2 * x.shape[-2], 2 * x.shape[-1]):
+            raise ValueError(f"noise of {_size(noise)} to enter from {_size(x)} (HxW): its sides must be twice as long")
         start = self.windows[level][0]
         end_before = self.windows[level + 1][1]
         scale = (1 - start) / math.sqrt(1 + self.gamma)
@@ -181,6 +199,10 @@ class Pyramid:
             last = 1 - 1 / TIMESTEPS
             return (*(last * i / (count - 1) for i in range(count)), 1.0)
         return tuple(i / count for i in range(count + 1))
+
+    def _check_level(self, level: int, below: int) -> None:
+        if not 0 <= level < below:
+            raise ValueError(f"level is {level}; it must be at least 0 and below {below}, in {self.levels} levels")
 
     def _sigma(self, signal: float, last: int = TIMESTEPS) -> float:
         """The noise's share where the unshifted signal's share is `signal`.

@@ -43,10 +43,16 @@ class Sampler:
         return Session(request, self.dit.config, self.pyramid, self.noise, finished, self._like())
 
     def resume(self, request: Request, state: Mapping[str, Tensor]) -> Session:
-        """Continue where `Session.state_dict` was taken, here or elsewhere; its K/V are recomputed by the next step."""
+        """Continue where `Session.state_dict` was taken, here or elsewhere; its K/V are recomputed by the next step.
+
+        Raises ValueError for a state that is damaged or another request's.
+        """
         self._check(request)
+        if not {"latents", "position"} <= state.keys():
+            raise ValueError(f"the saved session holds {sorted(state)}; it must hold latents and position")
         if not all(torch.isfinite(tensor).all() for tensor in state.values()):
             raise ValueError("the saved session holds NaN or infinity; every value must be finite")
+        self._check_saved(request, state["latents"])
         finished = self._by_unit(state["latents"])
         session = Session(request, self.dit.config, self.pyramid, self.noise, finished, self._like())
         session.restore(state)
@@ -100,9 +106,20 @@ class Sampler:
         spans = [unit_span(unit, frames, length) for unit in range(units)]
         return [latents_CTHW[:, start:stop] for start, stop in spans]
 
+    def _check_saved(self, request: Request, latents_CTHW: Tensor) -> None:
+        shape = tuple(latents_CTHW.shape)
+        asked = (self.dit.config.latent_channels, request.latents, request.height, request.width)
+        if len(shape) != 4 or (shape[0], *shape[2:]) != (asked[0], *asked[2:]) or shape[1] > asked[1]:
+            raise ValueError(f"the saved session has latents of shape {shape}; the request is for {asked}, CxTxHxW")
+
     def _check(self, request: Request) -> None:
         config = self.dit.config
         check_size(request.height, request.width, config)
+        if config.position_table and max(request.height, request.width) > config.patch * config.position_table:
+            raise ValueError(
+                f"a latent of {request.width}x{request.height}: "
+                f"this model's positions reach to {config.patch * config.position_table} a side"
+            )
         unit_count(request.latents, config.frames_per_unit)
         if any(len(counts) != config.levels for counts in request.steps):
             raise ValueError(

@@ -81,6 +81,8 @@ def assemble(clips: Sequence[Clip], config: DiTConfig) -> Pack:
     Official: one segment per latent frame, every token at the target's timestep, positions on the target's grid.
     Raises ValueError for sizes that patch and levels cannot divide, and for what official conditioning cannot say.
     """
+    if not clips:
+        raise ValueError("no clips: a pack has at least one")
     segments: list[Segment] = []
     contents: list[Tensor] = []
     pooled: list[Tensor] = []

@@ -138,10 +138,17 @@ class Session:
         return state if self.x_CTHW is None else {**state, "x": self.x_CTHW.contiguous()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go to the place inside the unit where `state_dict` was taken."""
-        if self.x_CTHW is not None and "x" in state:
-            self.level, self.index = state["position"].tolist()
-            self.x_CTHW = state["x"].to(self._like)
+        """Go to the place inside the unit where `state_dict` was taken; ValueError when the unit has no such place."""
+        if self.x_CTHW is None or "x" not in state:
+            return
+        x_CTHW, (level, index) = state["x"].to(self._like), state["position"].tolist()
+        self.level, self.index = min(max(level, 0), self._pyramid.levels - 1), index
+        if level != self.level or not 0 <= index < len(self._times) - 1 or x_CTHW.shape != self._shape:
+            raise ValueError(
+                f"the saved session is at level {level}, step {index} with a latent of shape {tuple(x_CTHW.shape)}; "
+                f"the request has no such place in unit {self.unit}"
+            )
+        self.x_CTHW = x_CTHW
 
     # ---- one denoising step
 
@@ -187,6 +194,12 @@ class Session:
         start, stop = unit_span(self.unit, self._config.frames_per_unit, self.request.latents)
         return stop - start
 
+    @property
+    def _shape(self) -> tuple[int, int, int, int]:
+        """Shape of the unit being made, at the current stage's level."""
+        height, width = self.request.height >> self.level, self.request.width >> self.level
+        return self._config.latent_channels, self._frames, height, width
+
     def _begin(self) -> None:
         """Start the next unit with noise, if there is one."""
         self.level, self.index = self._pyramid.levels - 1, 0
@@ -194,9 +207,7 @@ class Session:
 
     def _draw(self) -> Tensor:
         """The noise with which the current stage begins."""
-        height, width = self.request.height >> self.level, self.request.width >> self.level
-        shape = (self._config.latent_channels, self._frames, height, width)
-        return self._noise(self.request.seed, self.unit, self.level, shape).to(self._like)
+        return self._noise(self.request.seed, self.unit, self.level, self._shape).to(self._like)
 
     def _steps_before(self, unit: int) -> int:
         given = 0 if self.request.given is None else self.request.given.shape[1]

@@ -159,3 +159,8 @@ def test_refusals_say_what_is_allowed() -> None:
     even = dataclasses.replace(CONFIG, frames_per_unit=2)
     with pytest.raises(ValueError, match="4 latents: must be 1 \\+ a multiple of 2"):
         training_pack([clip(latents=4)], even, PYRAMID, seed=0)
+    for share in ({"history_noise": -0.1}, {"text_dropout": 1.5}):
+        with pytest.raises(ValueError, match=f"{next(iter(share))} is .*from 0 to 1"):
+            training_pack([clip()], CONFIG, PYRAMID, seed=0, **share)
+    with pytest.raises(ValueError, match="a pack has at least one"):
+        training_pack([], CONFIG, PYRAMID, seed=0)

@@ -218,11 +218,28 @@ def test_every_function_keeps_the_dtype(dtype):
         ({"schedule": "cosine"}, "'cosine'"),
         ({"levels": 2, "stage_range": (0.0, 0.7, 0.5, 1.0)}, "3 edges"),
         ({"levels": 3, "stage_range": (0.0, 0.7, 0.5, 1.0)}, "rise"),
+        ({"levels": 2, "stage_range": (0.0, 0.0005, 1.0), "schedule": "official"}, "1/1000 between"),
     ],
 )
 def test_bad_settings_are_refused_with_the_value(setting, message):
     with pytest.raises(ValueError, match=message):
         Pyramid(**setting)
+
+
+def test_levels_sizes_and_gammas_that_do_not_fit_are_refused():
+    pyramid, x = Pyramid(2), torch.ones(4, 4)
+    for level in (-1, 2):
+        with pytest.raises(ValueError, match=f"level is {level}; .*below 2"):
+            pyramid.endpoints(x, x, level)
+    with pytest.raises(ValueError, match=r"level is 1; .*below 1"):
+        pyramid.jump(x, torch.ones(8, 8), 1)
+    with pytest.raises(ValueError, match=r"noise of 4x4 to enter from 4x4 .*twice"):
+        pyramid.jump(x, x, 0)
+    with pytest.raises(ValueError, match=r"noise of 4x8 for a latent of 4x4"):
+        pyramid.endpoints(x, torch.ones(4, 8), 0)
+    for gamma in (0.0, 0.5, -0.1):
+        with pytest.raises(ValueError, match=r"\(0, 1/3\]"):
+            block_noise(x, gamma)
 
 
 def test_configuration_survives_json():

@@ -135,7 +135,7 @@ def assert_same(actual, expected):
 @pytest.mark.parametrize("history_units", [None, 1, 2])
 def test_cached_sampling_equals_recomputing(levels, frames_per_unit, history_units):
     dit, pyramid = model(levels, frames_per_unit, history_units), Pyramid(levels)
-    asked = request(levels, latents=1 + 4 * frames_per_unit)
+    asked = request(levels, latents=1 + 3 * frames_per_unit)
     assert_same(sample(dit, pyramid, asked), oracle(dit, pyramid, asked))
 
 
@@ -447,6 +447,36 @@ def test_a_damaged_saved_session_is_refused():
     state["x"][0, 0, 0, 0] = float("inf")
     with pytest.raises(ValueError, match="saved session holds NaN or infinity"):
         sampler.resume(request(), state)
+
+
+@pytest.mark.parametrize(
+    ("asked", "damage", "message"),
+    [
+        ({"height": 16}, {}, r"\(3, 2, 8, 16\); the request is for \(3, 4, 16, 16\)"),
+        ({"latents": 1}, {}, r"the request is for \(3, 1, 8, 16\)"),
+        ({}, {"latents": None}, "it must hold latents and position"),
+        ({}, {"position": torch.tensor([7, 0])}, "level 7, step 0"),
+        ({}, {"position": torch.tensor([0, 2])}, "level 0, step 2"),
+        ({}, {"x": torch.zeros(CHANNELS, 1, 8, 16)}, r"shape \(3, 1, 8, 16\)"),
+        ({"steps": ((2, 2, 2), (1, 1, 1))}, {}, "level 1, step 1"),
+    ],
+)
+def test_a_saved_session_of_another_request_is_refused(asked, damage, message):
+    """Saved in unit 2 at level 1 behind its first step."""
+    sampler = Sampler(model(), Pyramid())
+    session = sampler.start(request())
+    for _ in range(12):
+        sampler.step([session])
+    state = {key: value for key, value in {**session.state_dict(), **damage}.items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        sampler.resume(request(**asked), state)
+
+
+def test_a_size_beyond_the_position_table_is_refused():
+    config = replace(model().config, position_table=4, position_base=4)
+    sampler = Sampler(DiT(config), Pyramid())
+    with pytest.raises(ValueError, match=r"16x8.*reach to 8 a side"):
+        sampler.start(request())
 
 
 def test_a_full_sequence_model_takes_no_given_latents_and_no_extension():
