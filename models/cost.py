@@ -4,13 +4,13 @@ Every count asks the visibility rule about the segments that training and sampli
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 
 from rayramid.models.card import VAE_STRIDE
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.errors import UserError
-from rayramid.models.flops import TRAINING_FACTOR, forward_flops, parameter_count
+from rayramid.models.flops import TRAINING_FACTOR, forward_flops, full_sequence_of, official_of, parameter_count
 from rayramid.models.history import Segment, last_use, unit_count, unit_span
 from rayramid.models.memory import Fit, activation_bytes, cache_bytes, fits
 from rayramid.models.presets import preset
@@ -21,28 +21,34 @@ UNITS_PER_CLIP = (1, 2, 4)
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the last unit.
+    """One stage; `grid` is the tokens (h, w) of one latent.
 
-    `grid` is the tokens (h, w) of one latent; `separate_tokens` a sequence of its own, history and target without text.
+    `separate_tokens` is the last unit's sequence of its own, history and target without text; `mean_separate_tokens`
+    the mean of those of all units.
     """
 
     level: int
     grid: tuple[int, int]
     target_tokens: int
     separate_tokens: int
+    mean_separate_tokens: float
 
 
 @dataclass(frozen=True)
 class Training:
     """Training all stages of `units_per_clip` consecutive units, the mean over where in the clip they lie.
 
-    Tokens and operations (forward and backward, nothing recomputed) are per target; the ratios are how many times more
-    a separate sequence for each target takes, as the published code has it.
+    Operations are those of forward and backward, nothing recomputed; a step takes `flops_per_sequence` for each of its
+    sequences. `stage_tokens` are the tokens at each stage's level, coarsest first and without text, for each target of
+    the stage. The ratios are how many times more a separate sequence for each target takes, as the published code has
+    it.
     """
 
     units_per_clip: int
     tokens_per_sequence: float
     largest_sequence: int
+    flops_per_sequence: float
+    stage_tokens: tuple[float, ...]
     tokens_per_target: float
     flops_per_target: float
     token_ratio: float
@@ -117,8 +123,7 @@ def plan_cost(
     units = unit_count(latents, config.frames_per_unit)
     first, later = steps or ((20,) * config.levels, (10,) * config.levels)
     separate = [_official(config, grid, text_tokens, unit) for unit in range(units)]
-    longest = separate[-1]
-    stages = [_stage(config, grid, row, text_tokens) for row in _rows(longest)]
+    stages = [_stage(config, grid, rows, text_tokens) for rows in zip(*map(_rows, separate), strict=True)]
     parameters = parameter_count(config)
     training = [
         _training(config, grid, text_tokens, separate, count)
@@ -174,7 +179,7 @@ def _training(
     windows = [training_segments(config, grid, text_tokens, unit, count) for unit in range(len(separate) - count + 1)]
     tokens = [_length(window) for window in windows]
     flops = [TRAINING_FACTOR * forward_flops(config, window) for window in windows]
-    official = replace(config, conditioning="official")
+    official = official_of(config)
     their_tokens = [_length(unit) for unit in separate]
     their_flops = [TRAINING_FACTOR * forward_flops(official, unit) for unit in separate]
     spans = [slice(start, start + count) for start in range(len(windows))]
@@ -183,6 +188,12 @@ def _training(
         units_per_clip=count,
         tokens_per_sequence=fmean(tokens),
         largest_sequence=max(tokens),
+        flops_per_sequence=fmean(flops),
+        stage_tokens=tuple(
+            fmean(_length(part for part in window if part.kind != "text" and part.level == level) for window in windows)
+            / count
+            for level in reversed(range(config.levels))
+        ),
         tokens_per_target=fmean(tokens) / targets,
         flops_per_target=fmean(flops) / targets,
         token_ratio=sum(sum(their_tokens[span]) for span in spans) / sum(tokens),
@@ -200,7 +211,7 @@ def _sampling(
     if any(len(unit) != config.levels or min(unit) < 1 for unit in steps):
         raise UserError(f"steps {steps}: each of the {config.levels} stages takes at least 1")
     text = Segment(0, "text", 0, 0, (text_tokens, 1, 1))
-    official = replace(config, conditioning="official")
+    official = official_of(config)
     units = unit_count(grid[0], config.frames_per_unit)
     flops, recomputed = forward_flops(config, [text]), 0
     for unit in range(units):
@@ -213,7 +224,7 @@ def _sampling(
             flops += count * forward_flops(config, [_video_segment(config, grid, "target", unit, level)], cached)
         for row in _rows(_official(config, grid, text_tokens, unit)):
             recomputed += counts[row[-1].level] * forward_flops(official, row)
-    whole = replace(config, conditioning="official", causal=False, levels=1, frames_per_unit=None)
+    whole = full_sequence_of(config)
     full_sequence = sum(steps[1]) * forward_flops(whole, training_segments(whole, grid, text_tokens, 0, 1))
     live = [text_tokens + _length(live_copies(config, grid, unit)) for unit in range(units)]
     everything = text_tokens + _length(live_copies(config, grid, units - 1, evict=False))
@@ -232,7 +243,7 @@ def _sampling(
 
 def _official(config: DiTConfig, grid: tuple[int, int, int], text_tokens: int, unit: int) -> list[Segment]:
     """Every stage of a unit as a sequence of its own."""
-    return training_segments(replace(config, conditioning="official"), grid, text_tokens, unit, 1)
+    return training_segments(official_of(config), grid, text_tokens, unit, 1)
 
 
 def _rows(segments: Sequence[Segment]) -> list[list[Segment]]:
@@ -242,11 +253,17 @@ def _rows(segments: Sequence[Segment]) -> list[list[Segment]]:
     return list(rows.values())
 
 
-def _stage(config: DiTConfig, grid: tuple[int, int, int], row: Sequence[Segment], text_tokens: int) -> Stage:
-    level = row[-1].level
-    target = _length(segment for segment in row if segment.kind == "target")
+def _stage(config: DiTConfig, grid: tuple[int, int, int], rows: Sequence[Sequence[Segment]], text_tokens: int) -> Stage:
+    """One stage from the separate sequences of all units."""
+    longest, level = rows[-1], rows[-1][-1].level
     scale = config.patch * 2**level
-    return Stage(level, (grid[1] // scale, grid[2] // scale), target, _length(row) - text_tokens)
+    return Stage(
+        level=level,
+        grid=(grid[1] // scale, grid[2] // scale),
+        target_tokens=_length(segment for segment in longest if segment.kind == "target"),
+        separate_tokens=_length(longest) - text_tokens,
+        mean_separate_tokens=fmean(_length(row) - text_tokens for row in rows),
+    )
 
 
 def _video_segment(config: DiTConfig, grid: tuple[int, int, int], kind: str, unit: int, level: int) -> Segment:
