@@ -77,7 +77,8 @@ def request(golden, case, sample):
         steps=(first, first if from_image else counts(asked["video_num_inference_steps"], levels)),
         seed=sample,
         guidance=asked["guidance_scale"] if guided else 0.0,
-        video_guidance=asked["video_guidance_scale"] if guided else 0.0,
+        # Published guidance is on in all units or none: there 0 is the negative text's velocity, with us no guidance.
+        video_guidance=max(asked["video_guidance_scale"], 1e-30) if guided else 0.0,
         guidance_slope=asked["linear_guidance"]["alpha"] if linear else 0.0,
         guidance_floor=asked["linear_guidance"]["min"],
         given=row(golden[f"{case}.image_latent"], sample) if from_image else None,
