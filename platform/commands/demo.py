@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from rayramid.platform.training.spec import TrainSpec
     from rayramid.serve.spec import ServeSpec
 
-PROMPT = "a video of carphone pristine"
+# A clip of the training split, at the size it was trained at.
+PROMPT, SIZE = "a video of carphone pristine", "128x128"
 
 
 def demo(
@@ -84,7 +85,7 @@ def _generate(spec: "ServeSpec", prompt: str, path: Path) -> Path:
     client = Client(url)
     with progress() as update:
         video = client.wait(
-            client.create(prompt, seed=7), on_progress=lambda video: update("video", video.progress, 100)
+            client.create(prompt, size=SIZE, seed=7), on_progress=lambda video: update("video", video.progress, 100)
         )
     client.save(video.id, path)
     return path
@@ -102,12 +103,12 @@ def _report(out: Path, curated: "Summary", trained: "TrainResult", video: Path, 
         ("specs", specs),
     ):
         result(f"  {name:<8} {place}")
-    result("The model has seen four short clips for a minute, through untrained text encoders and a PCA codec: its")
-    result("video shows that every part works, not what the method can do.")
+    result("The model has seen a dozen short clips for two minutes, through untrained text encoders and a PCA codec:")
+    result("its video shows that every part works, not what the method can do.")
     result("What to try next:")
-    result(f"  rayramid sample --model {trained.folder} --prompt '{prompt}' --out sample.mp4 --seed 1")
+    result(f"  rayramid sample --model {trained.folder} --prompt '{prompt}' --size {SIZE} --seed 1 --out sample.mp4")
     result(f"  rayramid serve {specs / 'serve.yaml'}")
-    result(f"  rayramid train {specs / 'train.yaml'} --set phases.0.steps=1000")
+    result(f"  rayramid train {specs / 'train.yaml'} --set phases.0.steps=1000 --set output={out / 'longer'}")
     result("  rayramid init my-specs        # specs of your own to start from")
 
 
