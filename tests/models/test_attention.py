@@ -120,6 +120,7 @@ def test_flex_equals_the_dense_mask_and_its_blocks_are_those_of_the_token_mask(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_compiled_flex_equals_sdpa() -> None:
     plans = [plan_attention(SEGMENTS, [], RULES["shared"], executor=executor) for executor in ("sdpa", "flex")]
     q, k, v = (x.float() for x in draw(plans[0]))
