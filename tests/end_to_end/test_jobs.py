@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rayramid.models.errors import UserError
@@ -55,8 +56,13 @@ def job_server() -> Iterator[str]:
         assert time.monotonic() < deadline, "the job server did not come up"
         time.sleep(0.5)
     yield address
+    # The head ends its services one by one and slowly; jobs' workers are grandchildren.
+    family = psutil.Process(head.pid).children(recursive=True)
     head.terminate()
-    head.wait(timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=15)
+    for process in alive:
+        process.kill()
+    head.wait(timeout=60)
     shutil.rmtree(temp, ignore_errors=True)
 
 
