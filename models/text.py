@@ -64,7 +64,10 @@ class TextEncoder:
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> list[TextEmbedding]:
-        """Embed prompts, in one batch; any length, also empty. What goes beyond 128 tokens is cut with a warning."""
+        """Embed prompts, in one batch; any length, also empty.
+
+        What goes beyond T5's 128 tokens is lost, with a warning. CLIP's one vector is of its first 77 tokens, as published.
+        """
         if not prompts:
             return []
         for prompt in dict.fromkeys(prompts):

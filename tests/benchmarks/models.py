@@ -1,19 +1,24 @@
 """What the model core saves, measured on this machine: `python tests/benchmarks/models.py`, a few minutes.
 
-Prints one JSON line per measure: `ratio` is `other` / `ours`, both in seconds of one CPU thread, so that other load on
-the machine does not count.
+Prints one JSON line per measure: `ratio` is `other` / `ours`, both in seconds of one CPU thread (so that other load on
+the machine does not count), or in bytes.
 - block_noise: the correlated noise of one jump, against one draw per 2x2 block as the published code does it.
 - shared_context_k<k>: a training forward and backward of all stages of k consecutive units in one shared-context row,
   against one row per target, each with its own text and history; all rows of either way run in one forward.
 - cached_sampling_<n>: a video of n units, against the same steps with the text and history recomputed in each.
+- streaming_decode: 57 frames decoded latent by latent, as serving does it, against all at once.
+- streaming_decode_memory: peak bytes above those before, of 241 frames latent by latent against 25 frames (on Linux).
 """
 
 import itertools
 import json
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.queues import Queue
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,6 +30,9 @@ from rayramid.models.pyramid import Pyramid, block_noise, down
 from rayramid.models.sampler import Sampler
 from rayramid.models.sampling.request import Request
 from rayramid.models.sequence import Clip, Piece, Prompt, assemble
+from rayramid.models.vae.config import VAEConfig
+from rayramid.models.vae.model import CausalVAE
+from rayramid.models.vae.streaming import decode_video
 
 HEIGHT, WIDTH = 24, 40
 # Steps per stage of later units in the published settings.
@@ -52,8 +60,8 @@ def seconds(ours: Callable[[], object], other: Callable[[], object], repeats: in
     return best[0], best[1]
 
 
-def report(measure: str, ours: float, other: float) -> None:
-    line = {"measure": measure, "ratio": round(other / ours, 3), "ours": ours, "other": other, "unit": "s"}
+def report(measure: str, ours: float, other: float, unit: str = "s") -> None:
+    line = {"measure": measure, "ratio": round(other / ours, 3), "ours": ours, "other": other, "unit": unit}
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
@@ -132,6 +140,58 @@ def measure_cached_sampling() -> None:
         report(f"cached_sampling_{units}", *seconds(partial(ours, units), partial(other, units), repeats=1))
 
 
+def small_vae(channels: int) -> CausalVAE:
+    """The published architecture with fewer channels and layers."""
+    config = VAEConfig(
+        encoder_channels=(channels,) * 4,
+        encoder_layers=(1,) * 4,
+        decoder_channels=(channels,) * 4,
+        decoder_layers=(1,) * 4,
+        norm_groups=4,
+    )
+    return CausalVAE(config).eval()
+
+
+def decode(vae: CausalVAE, latents: int, step: int) -> None:
+    for _ in decode_video(vae, torch.zeros(16, latents, 12, 12), step):
+        pass
+
+
+def measure_streaming_decode() -> None:
+    # With fewer channels or pixels PyTorch's CPU convolutions leave oneDNN for one clip of few frames, and take four
+    # times as long; the published VAE is far from that.
+    vae, latents = small_vae(64), 8
+    report("streaming_decode", *seconds(lambda: decode(vae, latents, 1), lambda: decode(vae, latents, latents), 1))
+
+
+def peak_of_decoding(latents: int, answer: "Queue[int]") -> None:
+    torch.set_num_threads(1)
+    vae = small_vae(16)
+    before = peak_bytes()
+    decode(vae, latents, 1)
+    answer.put(peak_bytes() - before)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
+
+
+def measure_streaming_decode_memory() -> None:
+    def measured(latents: int) -> int:
+        # A fresh process each: the peak of a process never falls.
+        answer: Queue[int] = spawning.Queue()
+        process = spawning.Process(target=peak_of_decoding, args=(latents, answer))
+        process.start()
+        peak = answer.get()
+        process.join()
+        return peak
+
+    spawning = multiprocessing.get_context("spawn")
+    report("streaming_decode_memory", measured(31), measured(4), "B")
+
+
 class Text:
     """The prompt as a request takes it."""
 
@@ -145,3 +205,5 @@ if __name__ == "__main__":
     measure_block_noise()
     measure_shared_context()
     measure_cached_sampling()
+    measure_streaming_decode()
+    measure_streaming_decode_memory()

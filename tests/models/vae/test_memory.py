@@ -6,7 +6,7 @@ import sys
 import pytest
 
 SCRIPT = """
-import resource, sys
+import sys
 import numpy as np, torch
 from rayramid.models.vae.config import VAEConfig
 from rayramid.models.vae.model import CausalVAE
@@ -24,7 +24,11 @@ def video():
     for _ in range(latents - 1):
         yield frames
 
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    # Of this process alone: ru_maxrss begins with what its parent had.
+    (line,) = (line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    return int(line.split()[1])
+
 before = peak()
 if direction == "encode":
     encode_video(vae, video())
@@ -41,8 +45,10 @@ def peak(direction: str, latents: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("direction", ["encode", "decode"])
-def test_memory_does_not_grow_with_the_length_of_the_video(direction):
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+# If it grew with the frames it would be ten times as much; what encoding takes varies from run to run.
+@pytest.mark.parametrize(("direction", "within"), [("encode", 1.6), ("decode", 1.3)])
+def test_memory_does_not_grow_with_the_length_of_the_video(direction, within):
     short, long = peak(direction, 4), peak(direction, 31)  # 25 and 241 frames
     assert short > 10_000  # KiB: the measure sees something
-    assert long <= 1.3 * short
+    assert long <= within * short
