@@ -66,7 +66,7 @@ class TextEncoder:
     def encode(self, prompts: Sequence[str]) -> list[TextEmbedding]:
         """Embed prompts, in one batch; any length, also empty.
 
-        What goes beyond T5's 128 tokens is lost, with a warning. CLIP's one vector is of its first 77 tokens, as published.
+        What goes beyond T5's 128 tokens is lost, with a warning. CLIP's vector is that of its first 77 tokens.
         """
         if not prompts:
             return []
