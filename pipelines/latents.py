@@ -98,7 +98,6 @@ class LatentWriter:
             compression={name: "NONE" if name in self._tensors else "ZSTD" for name in schema.names},
             use_dictionary=[name for name in scalars if pa.types.is_string(schema.field(name).type)],
             write_statistics=scalars,
-            write_page_checksum=True,
             data_page_size=_ONE_PAGE,
         )
         self._buffer: list[Row] = []

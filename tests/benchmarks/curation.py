@@ -1,0 +1,263 @@
+"""What the data path costs beside the bare work, measured on this machine: `python tests/benchmarks/curation.py`.
+
+Prints one JSON line per measure; a few minutes.
+- parquet_write: bytes per second of latents into the dataset's Parquet file, read back and checked as it always is,
+  against the same bytes into a plain file, read back and checked too (`ratio`, ours / plain, the goal is 0.8), and
+  against a plain file that nobody checks (`ratio_unchecked`).
+- parquet_read: one latent at random from such a file with its checksum, against the same bytes from a plain file, with
+  (`ratio`, the goal is 0.8) and without (`ratio_unchecked`).
+- encode: clips per second of the encode job's shards on Ray, one worker, against a bare loop of decoding and VAE.
+- shard_overhead: seconds that Ray adds to a shard, beside its own reads and writes.
+- memory: peak resident MB of the driver and of the largest worker of each job, at 100 and at 1,000 clips.
+"""
+
+import functools
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import ray
+import torch
+
+from rayramid.models import storage
+from rayramid.models.media.read import read_frames
+from rayramid.models.vae.io import load_vae
+from rayramid.models.vae.streaming import encode_video
+from rayramid.pipelines import curate, plan
+from rayramid.pipelines.dataset import LatentDataset
+from rayramid.pipelines.execute import execute
+from rayramid.pipelines.job import Row
+from rayramid.pipelines.latents import LATENT_SCHEMA, LatentWriter
+from rayramid.pipelines.plan import Item
+from rayramid.pipelines.receipts import read_receipts
+from rayramid.pipelines.spec import DataSpec, Workers
+from rayramid.pipelines.worker import work
+
+# Five seconds at 768p: 16 x 16 x 96 x 160 values.
+LATENT_BYTES = 16 * 16 * 96 * 160 * 2
+LATENTS = 24
+
+
+def report(measure: str, **numbers: float) -> None:
+    rounded = {name: round(number, 4) for name, number in numbers.items()}
+    sys.stdout.write(json.dumps({"measure": measure, **rounded}) + "\n")
+    sys.stdout.flush()
+
+
+def fastest(function: Callable[[], object], repeats: int = 5) -> float:
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def measure_parquet(folder: Path) -> None:
+    draws = np.random.default_rng(0)
+    rows = [
+        {"latent_id": str(n), "bucket": "768x1280x16", "latent": draws.bytes(LATENT_BYTES), "latent_shape": [16] * 4}
+        for n in range(LATENTS)
+    ]
+    ours, plain = folder / "ours.parquet", folder / "plain.bin"
+    places = []
+
+    def write_ours() -> None:
+        writer = LatentWriter(ours, LATENT_SCHEMA, rows_per_group=1)
+        writer.write(rows)
+        places[:] = [place["latent"] for place in writer.close()]
+        sync(ours)
+
+    def write_plain(check: bool) -> None:
+        with plain.open("wb") as file:
+            for row in rows:
+                file.write(row["latent"])
+        if check:
+            with plain.open("rb") as file:
+                for row in rows:
+                    assert zlib.crc32(file.read(LATENT_BYTES)) == zlib.crc32(row["latent"])
+        sync(plain)
+
+    report_speeds("parquet_write", write_ours, write_plain)
+
+    order = draws.permutation(LATENTS).tolist()
+
+    def read_ours() -> None:
+        for number in order:
+            place = places[number]
+            data = storage.read_range(str(ours), place.offset, place.length)
+            assert zlib.crc32(data) == place.crc32
+
+    def read_plain(check: bool) -> None:
+        with plain.open("rb") as file:
+            for number in order:
+                file.seek(number * LATENT_BYTES)
+                data = file.read(LATENT_BYTES)
+                assert not check or zlib.crc32(data) == places[number].crc32
+
+    report_speeds("parquet_read", read_ours, read_plain)
+
+
+def report_speeds(measure: str, ours: Callable[[], object], plain: Callable[[bool], object]) -> None:
+    own, checked, unchecked = fastest(ours), fastest(lambda: plain(True)), fastest(lambda: plain(False))
+    megabytes = LATENTS * LATENT_BYTES / 1e6
+    report(
+        measure,
+        ratio=checked / own,
+        ratio_unchecked=unchecked / own,
+        ours_mb_per_s=megabytes / own,
+        plain_mb_per_s=megabytes / checked,
+        unchecked_mb_per_s=megabytes / unchecked,
+    )
+
+
+def sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    temp = tempfile.mkdtemp(prefix="rb-", dir="/tmp")
+    memory = 200 * 1024**2
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=memory,
+        include_dashboard=False,
+        logging_level="error",
+        log_to_driver=False,
+        _temp_dir=temp,
+    )
+    yield
+    ray.shutdown()
+    shutil.rmtree(temp, ignore_errors=True)
+
+
+def sprites_spec(root: Path, clips: int, side: int, frames: int) -> DataSpec:
+    sprites = {"clips": clips, "width": side, "height": side, "frames": frames}
+    return DataSpec.model_validate(
+        {
+            "root": str(root),
+            "sources": [{"sprites": sprites}],
+            "shots": {"detector": "none", "min_s": 0.1},
+            "encode": {"sizes": [f"{side}x{side}"], "frames": [frames]},
+        }
+    )
+
+
+def measure_encode(folder: Path, clips: int = 64) -> None:
+    spec = sprites_spec(folder / "encode", clips, side=128, frames=33)
+    summary = curate.run(spec)
+    assert summary.kept == clips
+    spent = sum(receipt.seconds for receipt in read_receipts(spec.root, "encode").values())
+    dataset = LatentDataset.open(spec.root)
+    vae = load_vae(dataset.vae_url)
+    uris = dataset.index["uri"].to_pylist()
+
+    def bare() -> None:
+        for uri in uris:
+            encode_video(vae, read_frames(uri, fps=24, size=(128, 128)))
+
+    torch.set_num_threads(1)
+    alone = fastest(bare, repeats=2)
+    report("encode", ratio=alone / spent, ours_clips_per_s=clips / spent, bare_clips_per_s=clips / alone)
+
+
+class Nothing:
+    """A job that does nothing."""
+
+    columns_out = pa.schema([("number", pa.int64())])
+    batch = 1
+    facts: tuple[str, ...] = ()
+
+    def rows_per_group(self, row: Row) -> int:
+        return 64
+
+    def __call__(self, rows: list[Row]) -> list[list[Row]]:
+        return [[row] for row in rows]
+
+
+def measure_shard_overhead(folder: Path) -> None:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+    def shards(name: str, count: int) -> tuple[str, list[plan.Shard]]:
+        root = str(folder / name)
+        plan.write_plan(root, "score", [[Item(f"i{n}", {"number": n})] for n in range(count)], 0)
+        return root, plan.read_plans(root, "score")
+
+    def on_ray(count: int) -> float:
+        root, todo = shards(f"ray-{count}", count)
+        begun = time.perf_counter()
+        execute(root, "run", functools.partial(Nothing), todo, Workers(cpus=1), lambda: None)
+        return time.perf_counter() - begun
+
+    few, many = on_ray(10), on_ray(110)
+    root, todo = shards("here", 100)
+    begun = time.perf_counter()
+    for shard in todo:
+        work(root, "run", Nothing(), *plan.read_shard("score", shard.plan, shard.row_group))
+    alone = (time.perf_counter() - begun) / 100
+    report("shard_overhead", seconds=(many - few) / 100 - alone, shard_itself_s=alone, start_of_a_job_s=few)
+
+
+def peak_mb(process: psutil.Process) -> float:
+    fields = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return next(int(field.split()[1]) / 1024 for field in fields if field.startswith("VmHWM"))
+
+
+def measure_memory_of(clips: int, folder: Path) -> None:
+    peaks: dict[str, float] = {}
+    job, done = ["shots"], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if process.name().startswith("ray::MapWork"):
+                        peaks[job[0]] = max(peaks.get(job[0], 0.0), peak_mb(process))
+                except (psutil.NoSuchProcess, FileNotFoundError, StopIteration):
+                    continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    spec = sprites_spec(folder / f"memory-{clips}", clips, side=64, frames=9)
+    summary = curate.run(spec, on_progress=lambda name, *_: job.__setitem__(0, name))
+    done.set()
+    watcher.join()
+    assert summary.kept == clips
+    report("memory", clips=clips, driver=peak_mb(psutil.Process()), **peaks, seconds=summary.seconds)
+
+
+def main(folder: Path) -> None:
+    measure_parquet(folder)
+    with cluster():
+        measure_encode(folder)
+        measure_shard_overhead(folder)
+    for clips in (100, 1000):
+        # Each in a process of its own, since a peak never goes down.
+        subprocess.run([sys.executable, __file__, "memory", str(clips), str(folder)], check=True)
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+    if sys.argv[1:2] == ["memory"]:
+        with cluster():
+            measure_memory_of(int(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            main(Path(temporary))
