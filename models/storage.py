@@ -1,4 +1,4 @@
-"""Files at any URL: a path or `file://`, `s3://`, and for reading whatever fsspec knows.
+"""Files at any URL: a path or `file://`, `s3://`, and whatever fsspec knows.
 
 Every write is atomic: readers see the old file, the new file, or none. Users' mistakes raise `UserError` in one line.
 """

@@ -1,4 +1,4 @@
-"""Any other kind of URL that fsspec knows (http, gs, hf, …), for reading only."""
+"""Any other kind of URL that fsspec knows (gs, abfs, hf, http, …): whole files, without conditional creation."""
 
 # `Store` says what each method does.
 # ruff: noqa: D102
@@ -16,7 +16,10 @@ PIECE_BYTES = 1 << 20
 
 
 class RemoteStore:
-    """Reads through fsspec; every write is refused."""
+    """Reads and writes through fsspec, where the protocol can; object stores show a file when it is whole.
+
+    What datasets and jobs rest on, creating a file only once, fsspec has not: `create` is refused.
+    """
 
     def read(self, url: str) -> bytes:
         with _opened(url) as (files, path):
@@ -27,10 +30,12 @@ class RemoteStore:
             return bytes(files.cat_file(path, start=start, end=start + length))
 
     def write(self, url: str, data: bytes) -> None:
-        raise _refusal(url)
+        with _opened(url) as (files, path):
+            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            files.pipe_file(path, data)
 
     def create(self, url: str, data: bytes) -> bool:
-        raise _refusal(url)
+        raise UserError(f"{url}: files can't be created exactly once there; use a local folder or s3://")
 
     def stat(self, url: str) -> Stat | None:
         with _opened(url) as (files, path):
@@ -40,16 +45,21 @@ class RemoteStore:
 
     def list_files(self, url: str) -> Iterator[str]:
         with _opened(url) as (files, path):
-            yield from sorted(files.unstrip_protocol(name) for name in files.find(path))
+            root = path.rstrip("/")
+            yield from sorted(url.rstrip("/") + name[len(root) :] for name in files.find(root))
 
     def delete(self, url: str) -> None:
-        raise _refusal(url)
+        with _opened(url) as (files, path):
+            if files.isfile(path):
+                files.rm_file(path)
 
     def sweep(self, url: str, older_than_s: float) -> int:
-        raise _refusal(url)
+        return 0
 
     def upload(self, path: Path, url: str) -> None:
-        raise _refusal(url)
+        with _opened(url) as (files, name):
+            files.makedirs(name.rpartition("/")[0], exist_ok=True)
+            files.put_file(str(path), name)
 
     def download(self, url: str, path: Path) -> None:
         with _opened(url) as (files, name), files.open(name, "rb") as source:
@@ -65,14 +75,14 @@ def _opened(url: str) -> Iterator[tuple[Any, str]]:
     except ValueError as error:
         raise UserError(f"{url}: this kind of URL is not known; use a path, s3:// or https://") from error
     except ImportError as error:
-        raise UserError(f"{url}: reading it needs another package: {error}") from error
+        raise UserError(f"{url}: it needs another package: {error}") from error
     try:
         yield files, path
     except FileNotFoundError as error:
         raise MissingError(f"{url}: no such file") from error
     except PermissionError as error:
         raise UserError(f"{url}: access denied") from error
-
-
-def _refusal(url: str) -> UserError:
-    return UserError(f"{url}: can only be read; write to a local folder or to s3://")
+    except NotImplementedError as error:
+        raise UserError(f"{url}: can only be read; write to a local folder or to s3://") from error
+    except OSError as error:
+        raise UserError(f"{url}: can't be reached: {error}") from error

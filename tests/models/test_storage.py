@@ -198,23 +198,6 @@ def test_bad_urls(url: str, message: str) -> None:
         storage.read_bytes(url)
 
 
-def test_other_urls_are_read_and_never_written(tmp_path: Path) -> None:
-    import fsspec
-
-    fsspec.filesystem("memory").pipe_file("/clips/a.mp4", b"0123456789")
-    url = "memory://clips/a.mp4"
-    assert storage.read_bytes(url) == b"0123456789"
-    assert storage.read_range(url, 2, 3) == b"234"
-    assert storage.size(url) == 10
-    assert list(storage.list_files("memory://clips")) == ["memory:///clips/a.mp4"]
-    storage.download(url, tmp_path / "a.mp4")
-    assert (tmp_path / "a.mp4").read_bytes() == b"0123456789"
-    with pytest.raises(MissingError):
-        storage.read_bytes("memory://clips/b.mp4")
-    with pytest.raises(UserError, match="only be read"):
-        storage.check_writable("memory://clips")
-
-
 def test_urls_are_joined_and_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert storage.join("/data/", "/a/", "b") == "/data/a/b"
     assert storage.join("s3://bucket", "a") == "s3://bucket/a"
