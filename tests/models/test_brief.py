@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from rayramid.models.brief import BriefError, crop, parse_size, write_brief
 from rayramid.models.card import ModelCard
 
