@@ -43,7 +43,9 @@ def test_init_writes_specs_that_check_accepts_and_never_overwrites(tmp_path: Pat
     files = sorted(str(path) for path in (tmp_path / "specs").glob("*.yaml"))
     assert len(files) >= 3
     assert rayramid("spec", "check", *files).returncode == 0
-    assert "already has data-local.yaml" in one_line(rayramid("init", str(tmp_path / "specs")))
+    refused = one_line(rayramid("init", str(tmp_path / "specs")))
+    assert f"{tmp_path / 'specs'} already has" in refused
+    assert "data-local.yaml" in refused
 
 
 def test_a_missing_spec_is_one_line(tmp_path: Path) -> None:
