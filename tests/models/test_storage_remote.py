@@ -8,6 +8,7 @@ import pytest
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
+from rayramid.models.stores.store import MissingError
 
 
 @pytest.fixture
@@ -16,15 +17,19 @@ def folder() -> Iterator[str]:
     fsspec.filesystem("memory").store.clear()
 
 
-def test_files_are_written_listed_read_and_deleted(folder: str) -> None:
+def test_files_are_written_listed_read_and_deleted(folder: str, tmp_path: Path) -> None:
     url = storage.join(folder, "a", "b.bin")
     storage.check_writable(folder)
     storage.write_atomic(url, b"0123456789")
     assert storage.read_bytes(url) == b"0123456789"
     assert storage.read_range(url, 3, 4) == b"3456"
     assert [storage.relative(folder, found) for found in storage.list_files(folder)] == ["a/b.bin"]
+    storage.download(url, tmp_path / "b.bin")
+    assert (tmp_path / "b.bin").read_bytes() == b"0123456789"
     storage.delete(url)
     assert not storage.exists(url)
+    with pytest.raises(MissingError):
+        storage.read_bytes(url)
 
 
 def test_whole_folders_go_up_and_down(folder: str, tmp_path: Path) -> None:
