@@ -3,6 +3,7 @@
 Shape letters: T tokens, S segments, D width.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -49,8 +50,13 @@ def forward_flops(config: DiTConfig, segments: Sequence[Segment], cached: Sequen
 
 def visible_pairs(config: DiTConfig, segments: Sequence[Segment], cached: Sequence[Segment] = ()) -> int:
     """Pairs of a query token in `segments` and a key token that it sees, there or in `cached`."""
-    keys = [*cached, *segments]
-    return sum(query.length * sum(key.length for key in keys if is_visible(config, query, key)) for query in segments)
+    of_clip: dict[int, list[Segment]] = defaultdict(list)
+    for key in (*cached, *segments):
+        of_clip[key.clip].append(key)
+    return sum(
+        query.length * sum(key.length for key in of_clip[query.clip] if is_visible(config, query, key))
+        for query in segments
+    )
 
 
 def is_visible(config: DiTConfig, query: Segment, key: Segment) -> bool:

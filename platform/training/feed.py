@@ -33,6 +33,7 @@ class Share:
         weights: 1, or 0 for a pack that is there only so that all ranks run equally many forwards.
         units: target units of the whole step, over all ranks.
         tokens: tokens of the whole step.
+        flops: floating-point operations of the whole step, forward and backward, nothing recomputed.
         fill: tokens by token budget of the whole step.
         waited: seconds that the loop waited for it.
     """
@@ -41,6 +42,7 @@ class Share:
     weights: tuple[float, ...]
     units: int
     tokens: int
+    flops: float
     fill: float
     waited: float
 
@@ -86,7 +88,7 @@ def my_bins(bins: list[Bin], world: int, rank: int) -> tuple[list[Bin], tuple[fl
     """The rank's bins with weight 1; a rank that got one fewer than others repeats one with weight 0."""
     mine = deal(bins, world, rank)
     missing = -(-len(bins) // world) - len(mine)
-    filler = mine[:1] or [min(bins, key=lambda b: b.cost)]
+    filler = mine[:1] or [min(bins, key=lambda b: b.flops)]
     return mine + filler * missing, (1.0,) * len(mine) + (0.0,) * missing
 
 
@@ -113,6 +115,7 @@ def feed(
                 weights=weights,
                 units=sum(b.units for b in bins),
                 tokens=tokens,
+                flops=sum(b.flops for b in bins),
                 fill=tokens / (len(bins) * phase.tokens_per_bin),
                 waited=time.perf_counter() - began,
             )

@@ -18,11 +18,11 @@ class Size:
 
     Attributes:
         tokens: text, context and targets.
-        cost: floating-point operations, up to a common factor.
+        flops: floating-point operations, forward and backward, nothing recomputed.
     """
 
     tokens: int
-    cost: float
+    flops: float
 
 
 # (latents, height, width, text tokens, first unit, units) of a visit -> its size; height and width of the latent.

@@ -36,7 +36,7 @@ class Item:
         first_unit: the first unit that is a target.
         units: how many consecutive ones are.
         visit: how often the clip was visited before in this phase.
-        size: tokens and cost of this visit in a pack.
+        size: what this visit adds to a pack.
     """
 
     root: int
@@ -66,9 +66,9 @@ class Bin:
         return sum(item.size.tokens for item in self.items)
 
     @property
-    def cost(self) -> float:
-        """Floating-point operations, up to a common factor."""
-        return sum(item.size.cost for item in self.items)
+    def flops(self) -> float:
+        """Floating-point operations, forward and backward."""
+        return sum(item.size.flops for item in self.items)
 
     @property
     def units(self) -> int:
@@ -177,14 +177,14 @@ def deal(bins: Sequence[Bin], world: int, rank: int) -> list[Bin]:
 
     Ranks differ by one bin at most; nothing but the order and the ranks depends on `world`.
     """
-    order = sorted(range(len(bins)), key=lambda i: (-bins[i].cost, i))
+    order = sorted(range(len(bins)), key=lambda i: (-bins[i].flops, i))
     dealt: list[list[int]] = [[] for _ in range(world)]
     load = [0.0] * world
     for start in range(0, len(order), world):
         free = sorted(range(world), key=lambda r: (load[r], r))
         for receiver, i in zip(free, order[start : start + world], strict=False):
             dealt[receiver].append(i)
-            load[receiver] += bins[i].cost
+            load[receiver] += bins[i].flops
     return [bins[i] for i in dealt[rank]]
 
 
@@ -210,7 +210,7 @@ def _pack_window(items: Sequence[Item], phase: Phase) -> tuple[list[list[Bin]], 
     packed = first_fit_decreasing([item.size.tokens for item in items], phase.tokens_per_bin)
     fullest_first = sorted((Bin(tuple(items[i] for i in members)) for members in packed), key=lambda b: -b.tokens)
     whole = len(packed) // phase.bins_per_step * phase.bins_per_step
-    alike = sorted(fullest_first[:whole], key=lambda b: b.cost)
+    alike = sorted(fullest_first[:whole], key=lambda b: b.flops)
     groups = [alike[i : i + phase.bins_per_step] for i in range(0, whole, phase.bins_per_step)]
     return groups, [item for waiting in fullest_first[whole:] for item in waiting.items]
 
