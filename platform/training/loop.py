@@ -1,7 +1,6 @@
-"""The training loop of one rank: read, predict, average, step, tell, save. Knows nothing of Ray."""
+"""The training loop of one rank: read, learn, tell, save. Knows nothing of Ray."""
 
 import logging
-import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -11,22 +10,16 @@ import torch
 
 from rayramid.models import storage
 from rayramid.models.checkpoint import git_revision
-from rayramid.models.errors import UserError
-from rayramid.models.objective import Loss, TrainingClip, objective, training_pack
 from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.data import index_of, open_datasets
-from rayramid.platform.training.ema import EMA
 from rayramid.platform.training.feed import Reader, Share, feed, my_bins, normaliser
 from rayramid.platform.training.footprint import measure_for
+from rayramid.platform.training.learner import Learner
 from rayramid.platform.training.meter import Meter
 from rayramid.platform.training.metrics import Metrics
-from rayramid.platform.training.model import build
-from rayramid.platform.training.optimizer import build_optimizers, clip_gradients, learning_rate, set_learning_rate
-from rayramid.platform.training.parallel import Ranks, shard
-from rayramid.platform.training.plan import phase_seed
-from rayramid.platform.training.precision import Precision
+from rayramid.platform.training.optimizer import learning_rate
+from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.spec import Phase, TrainSpec
-from rayramid.platform.training.state import TrainState
 from rayramid.platform.training.tally import Losses, Tally
 from rayramid.platform.training.validation import SEED, held_out
 
@@ -37,23 +30,19 @@ Report = Callable[[int, Mapping[str, Any]], None]
 
 
 class Run:
-    """One rank's part of a run: the model and everything around it."""
+    """One rank's part of a run: what learns and everything around it."""
 
     def __init__(self, spec: TrainSpec, ranks: Ranks) -> None:
         self.spec, self.ranks = spec, ranks
-        self.precision = Precision.choose(spec.precision, ranks.device)
-        self.model, self.pyramid = build(spec.model, spec.seed, self.precision.weights)
-        self.model.to(ranks.device)
-        shard(self.model, ranks)
-        optimizers = build_optimizers(self.model, self.model.blocks, spec.optimizer)
-        self.state = TrainState(self.model, optimizers, EMA(self.model, spec.ema))
-        self.measure = measure_for(self.model.config)
+        self.learner = Learner(spec, ranks)
+        self.config, self.state = self.learner.model.config, self.learner.state
+        self.measure = measure_for(self.config)
         self.datasets = open_datasets(spec)
         self.reader = Reader(
             self.datasets,
             normaliser(self.datasets.first.vae_url),
-            self.model.config.frames_per_unit,
-            self.precision.weights,
+            self.config.frames_per_unit,
+            self.learner.precision.weights,
         )
         self.folder = storage.join(spec.output, "checkpoints")
 
@@ -67,7 +56,7 @@ class Run:
         tally, meter = Tally(), Meter()
         for phase, local, share in self.shares(self.state.step):
             began = time.perf_counter()
-            norm = self.step(phase, local, share, tally)
+            norm = self.learner.step(phase, local, share, tally)
             meter.add(share, norm, time.perf_counter() - began)
             step, last = self.state.step, self.state.step == self.spec.steps
             saves = last or step % self.spec.checkpoints.every == 0
@@ -101,7 +90,7 @@ class Run:
         begin = 0
         for phase in self.spec.phases:
             if begin + phase.steps > first:
-                index = index_of(phase, self.datasets, self.measure, self.model.config.frames_per_unit)
+                index = index_of(phase, self.datasets, self.measure, self.config.frames_per_unit)
                 local = max(first - begin, 0)
                 world, rank = self.ranks.world, self.ranks.rank
                 planned = feed(self.reader, index, phase, self.spec.seed, first=local, world=world, rank=rank)
@@ -109,52 +98,10 @@ class Run:
                     yield phase, step, share
             begin += phase.steps
 
-    def step(self, phase: Phase, local: int, share: Share, tally: Tally) -> float:
-        """One optimiser step; returns the gradients' norm. A step that is not finite is counted and changes nothing.
-
-        Raises:
-            UserError: more such steps than the spec bears.
-        """
-        targets = share.units * self.model.config.levels
-        for clips, weight in zip(share.bins, share.weights, strict=True):
-            loss = self.loss(clips, phase, phase_seed(self.spec.seed, phase))
-            # FSDP averages gradients over ranks; the mean is over the targets of all ranks.
-            (loss.total * (weight * self.ranks.world / targets)).backward()
-            if weight:
-                tally.add(loss)
-        norm = clip_gradients(list(self.model.parameters()), self.spec.optimizer.clip)
-        self.state.step += 1
-        if math.isfinite(norm):
-            set_learning_rate(self.state.optimizers, learning_rate(phase, local))
-            for optimizer in self.state.optimizers:
-                optimizer.step()
-            self.state.ema.update(self.state.step)
-        else:
-            self.state.skipped += 1
-            log.warning("step skipped", extra={"step": self.state.step, "gradient_norm": norm})
-        for optimizer in self.state.optimizers:
-            optimizer.zero_grad()
-        if self.state.skipped > self.spec.optimizer.skip_limit:
-            raise UserError(
-                f"{self.state.skipped} steps had a loss or gradient that is not finite (skip_limit "
-                f"{self.spec.optimizer.skip_limit}); lower learning_rate or look at the data of phase '{phase.name}'"
-            )
-        return norm
-
-    def loss(self, clips: tuple[TrainingClip, ...], phase: Phase, seed: int) -> Loss:
-        """The loss of one pack."""
-        pack, targets = training_pack(
-            clips, self.model.config, self.pyramid, seed=seed, history_noise=phase.history_noise
-        )
-        device = self.ranks.device
-        with self.precision.autocast(device):
-            velocities = self.model(pack.to(device))
-        return objective(velocities, targets.to(device))
-
     @torch.no_grad()
     def validate(self, phase: Phase) -> Losses | None:
         """The averaged weights' loss on held-out clips; None where a phase has none."""
-        frames_per_unit = self.model.config.frames_per_unit
+        frames_per_unit = self.config.frames_per_unit
         index = index_of(phase, self.datasets, self.measure, frames_per_unit, split="val")
         bins = held_out(index, phase, self.spec.validation.clips)
         if not bins:
@@ -163,7 +110,7 @@ class Run:
         tally = Tally()
         with self.state.ema.applied():
             for packed, weight in zip(mine, weights, strict=True):
-                loss = self.loss(tuple(self.reader.read(item, phase) for item in packed.items), phase, SEED)
+                loss = self.learner.loss(tuple(self.reader.read(item, phase) for item in packed.items), phase, SEED)
                 if weight:
                     tally.add(loss)
         return tally.gather(self.ranks)

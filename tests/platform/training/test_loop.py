@@ -53,7 +53,7 @@ def final_weights(spec):
     """Model and average of the newest checkpoint."""
     own = Run(spec, ALONE)
     own.resume()
-    return {f"model.{k}": v for k, v in own.model.state_dict().items()} | {
+    return {f"model.{k}": v for k, v in own.learner.model.state_dict().items()} | {
         f"ema.{k}": v for k, v in own.state.ema.average.items()
     }
 
@@ -106,13 +106,13 @@ def test_two_ranks_compute_what_one_does(spec, tmp_path):
 
 def test_the_packed_loss_is_the_mean_over_targets_clip_by_clip(spec):
     here = Run(settle(spec(precision="float64")), ALONE)
-    torch.nn.init.normal_(here.model.head.out.weight, std=0.1)
+    torch.nn.init.normal_(here.learner.model.head.out.weight, std=0.1)
     phase, _, share = next(here.shares(0))
     packed, single = Tally(), Tally()
     for clips in share.bins:
-        packed.add(here.loss(clips, phase, seed=1))
+        packed.add(here.learner.loss(clips, phase, seed=1))
         for clip in clips:
-            single.add(here.loss((clip,), phase, seed=1))
+            single.add(here.learner.loss((clip,), phase, seed=1))
     together, apart = packed.gather(ALONE), single.gather(ALONE)
     assert together.mean == pytest.approx(apart.mean, rel=1e-12)
     assert together.table["2"] == pytest.approx(apart.table["2"], rel=1e-12)
@@ -121,15 +121,15 @@ def test_the_packed_loss_is_the_mean_over_targets_clip_by_clip(spec):
 def test_a_step_that_is_not_finite_changes_nothing_is_counted_and_bounded(spec):
     here = Run(settle(spec(optimizer={"skip_limit": 1})), ALONE)
     phase, local, share = next(here.shares(0))
-    here.step(phase, local, share, Tally())
-    before = {name: weight.clone() for name, weight in here.model.state_dict().items()}
+    here.learner.step(phase, local, share, Tally())
+    before = {name: weight.clone() for name, weight in here.learner.model.state_dict().items()}
     poisoned = poison(share)
-    assert not math.isfinite(here.step(phase, local, poisoned, Tally()))
+    assert not math.isfinite(here.learner.step(phase, local, poisoned, Tally()))
     assert (here.state.step, here.state.skipped) == (2, 1)
-    assert all(torch.equal(weight, before[name]) for name, weight in here.model.state_dict().items())
-    assert math.isfinite(here.step(phase, local, share, Tally()))
+    assert all(torch.equal(weight, before[name]) for name, weight in here.learner.model.state_dict().items())
+    assert math.isfinite(here.learner.step(phase, local, share, Tally()))
     with pytest.raises(UserError, match=r"2 steps had a loss or gradient that is not finite .*phase 'only'"):
-        here.step(phase, local, poisoned, Tally())
+        here.learner.step(phase, local, poisoned, Tally())
 
 
 def poison(share: Share) -> Share:

@@ -1,0 +1,81 @@
+"""What learns: one rank's part of the model with its optimisers and its average, and one step of them."""
+
+import logging
+import math
+
+from rayramid.models.errors import UserError
+from rayramid.models.objective import Loss, TrainingClip, objective, training_pack
+from rayramid.platform.training.ema import EMA
+from rayramid.platform.training.feed import Share
+from rayramid.platform.training.model import build
+from rayramid.platform.training.optimizer import build_optimizers, clip_gradients, learning_rate, set_learning_rate
+from rayramid.platform.training.parallel import Ranks, shard
+from rayramid.platform.training.plan import phase_seed
+from rayramid.platform.training.precision import Precision
+from rayramid.platform.training.spec import Phase, TrainSpec
+from rayramid.platform.training.state import TrainState
+from rayramid.platform.training.tally import Tally
+
+log = logging.getLogger(__name__)
+
+
+class Learner:
+    """The weights of a run and what moves them: packs go in, updates come out.
+
+    Attributes:
+        model: the DiT, sharded over the ranks.
+        pyramid: its spatial pyramid.
+        precision: its number formats.
+        state: everything that a checkpoint holds.
+    """
+
+    def __init__(self, spec: TrainSpec, ranks: Ranks) -> None:
+        self.spec, self.ranks = spec, ranks
+        self.precision = Precision.choose(spec.precision, ranks.device)
+        self.model, self.pyramid = build(spec.model, spec.seed, self.precision.weights)
+        self.model.to(ranks.device)
+        shard(self.model, ranks)
+        optimizers = build_optimizers(self.model, self.model.blocks, spec.optimizer)
+        self.state = TrainState(self.model, optimizers, EMA(self.model, spec.ema))
+
+    def step(self, phase: Phase, local: int, share: Share, tally: Tally) -> float:
+        """One optimiser step; returns the gradients' norm. A step that is not finite is counted and changes nothing.
+
+        Raises:
+            UserError: more such steps than the spec bears.
+        """
+        targets = share.units * self.model.config.levels
+        for clips, weight in zip(share.bins, share.weights, strict=True):
+            loss = self.loss(clips, phase, phase_seed(self.spec.seed, phase))
+            # FSDP averages gradients over ranks; the mean is over the targets of all ranks.
+            (loss.total * (weight * self.ranks.world / targets)).backward()
+            if weight:
+                tally.add(loss)
+        norm = clip_gradients(list(self.model.parameters()), self.spec.optimizer.clip)
+        self.state.step += 1
+        if math.isfinite(norm):
+            set_learning_rate(self.state.optimizers, learning_rate(phase, local))
+            for optimizer in self.state.optimizers:
+                optimizer.step()
+            self.state.ema.update(self.state.step)
+        else:
+            self.state.skipped += 1
+            log.warning("step skipped", extra={"step": self.state.step, "gradient_norm": norm})
+        for optimizer in self.state.optimizers:
+            optimizer.zero_grad()
+        if self.state.skipped > self.spec.optimizer.skip_limit:
+            raise UserError(
+                f"{self.state.skipped} steps had a loss or gradient that is not finite (skip_limit "
+                f"{self.spec.optimizer.skip_limit}); lower learning_rate or look at the data of phase '{phase.name}'"
+            )
+        return norm
+
+    def loss(self, clips: tuple[TrainingClip, ...], phase: Phase, seed: int) -> Loss:
+        """The loss of one pack."""
+        pack, targets = training_pack(
+            clips, self.model.config, self.pyramid, seed=seed, history_noise=phase.history_noise
+        )
+        device = self.ranks.device
+        with self.precision.autocast(device):
+            velocities = self.model(pack.to(device))
+        return objective(velocities, targets.to(device))
