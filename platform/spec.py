@@ -23,7 +23,7 @@ KINDS: Mapping[str, str] = {
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
-def load_spec(path: str | Path, overrides: Sequence[str] = (), *, kind: str | None = None) -> BaseModel:
+def load_spec(path: str | Path, overrides: Sequence[str] = (), *, kind: str | Sequence[str] | None = None) -> BaseModel:
     """Reads the spec at `path`, applies overrides of the form `a.b=value`, and validates it.
 
     `${NAME}` and `${NAME:-default}` in values are replaced from the environment.
@@ -31,7 +31,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, kind: str | No
     Args:
         path: a YAML file.
         overrides: `key.path=value`, the value in YAML; the index of a list element is a number.
-        kind: the kind that the caller can run; any kind when None.
+        kind: the kind, or the kinds, that the caller can run; any kind when None.
 
     Raises:
         UserError: missing file, broken YAML, unknown kind or key (with the nearest name), wrong value.
@@ -42,8 +42,10 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, kind: str | No
         _override(fields, override)
     fields = _expand(fields, path)
     model = spec_model(fields.get("kind"), where=str(path))
-    if kind is not None and fields["kind"] != kind:
-        raise UserError(f"{path}: kind is '{fields['kind']}', this command takes kind '{kind}'")
+    kinds = [kind] if isinstance(kind, str) else kind
+    if kinds is not None and fields["kind"] not in kinds:
+        wanted = " or ".join(f"'{name}'" for name in kinds)
+        raise UserError(f"{path}: kind is '{fields['kind']}', this command takes kind {wanted}")
     try:
         return model.model_validate(fields)
     except ValidationError as error:

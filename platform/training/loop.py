@@ -1,41 +1,35 @@
 """The training loop of one rank: read, learn, tell, save. Knows nothing of Ray."""
 
-import logging
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from rayramid.models import storage
-from rayramid.models.checkpoint import git_revision
-from rayramid.platform.training import checkpoint as checkpoints
+from rayramid.platform.training.course import Course, Report
 from rayramid.platform.training.data import index_of, open_datasets
 from rayramid.platform.training.feed import Reader, Share, feed, my_bins, normaliser
 from rayramid.platform.training.footprint import measure_for
 from rayramid.platform.training.learner import Learner
 from rayramid.platform.training.meter import Meter
-from rayramid.platform.training.metrics import Metrics
 from rayramid.platform.training.optimizer import learning_rate
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.spec import Phase, TrainSpec
 from rayramid.platform.training.tally import Losses, Tally
 from rayramid.platform.training.validation import SEED, held_out
 
-log = logging.getLogger(__name__)
-
-# Called on every rank after each line of metrics, with the step and the line.
-Report = Callable[[int, Mapping[str, Any]], None]
+# Phase, step within it, and this rank's share.
+Work = tuple[Phase, int, Share]
 
 
-class Run:
+class Run(Course[Work]):
     """One rank's part of a run: what learns and everything around it."""
 
     def __init__(self, spec: TrainSpec, ranks: Ranks) -> None:
-        self.spec, self.ranks = spec, ranks
+        self.spec = spec
         self.learner = Learner(spec, ranks)
-        self.config, self.state = self.learner.model.config, self.learner.state
+        super().__init__(spec, ranks, self.learner.state)
+        self.config = self.learner.model.config
         self.measure = measure_for(self.config)
         self.datasets = open_datasets(spec)
         self.reader = Reader(
@@ -44,48 +38,38 @@ class Run:
             self.config.frames_per_unit,
             self.learner.precision.weights,
         )
-        self.folder = storage.join(spec.output, "checkpoints")
+        self.tally, self.meter = Tally(), Meter()
 
-    def train(self, report: Report) -> None:
-        """Trains from the newest checkpoint to the end."""
-        self.resume()
-        if self.state.step == self.spec.steps:
-            return
-        attempt = self.ranks.agree(uuid.uuid4().hex[:12])
-        metrics = Metrics(self.spec.output, self.state.step) if self.ranks.is_first else None
-        tally, meter = Tally(), Meter()
-        for phase, local, share in self.shares(self.state.step):
-            began = time.perf_counter()
-            norm = self.learner.step(phase, local, share, tally)
-            meter.add(share, norm, time.perf_counter() - began)
-            step, last = self.state.step, self.state.step == self.spec.steps
-            saves = last or step % self.spec.checkpoints.every == 0
-            # A line at every checkpoint, so that what follows it is averaged alike after a restart.
-            if saves or step % self.spec.log_every == 0:
-                losses = tally.gather(self.ranks)
-                record = {
-                    "phase": phase.name,
-                    "loss": losses.mean,
-                    "learning_rate": learning_rate(phase, local),
-                    "skipped": self.state.skipped,
-                    **meter.gather(self.ranks),
-                    "stages": losses.table,
-                }
-                if metrics:
-                    metrics.write(step, record)
-                report(step, record)
-            if last or step % self.spec.validation.every == 0:
-                held = self.validate(phase)
-                if metrics and held is not None:
-                    metrics.write(step, {"validation_loss": held.mean, "validation_stages": held.table})
-            if saves:
-                if metrics:
-                    metrics.flush()
-                self.save(attempt)
-        if metrics:
-            metrics.close()
+    def work(self, first: int) -> Iterator[Work]:
+        """As `shares`."""
+        return self.shares(first)
 
-    def shares(self, first: int) -> Iterator[tuple[Phase, int, Share]]:
+    def advance(self, work: Work) -> None:
+        """One optimiser step, counted and timed."""
+        phase, local, share = work
+        began = time.perf_counter()
+        norm = self.learner.step(phase, local, share, self.tally)
+        self.meter.add(share, norm, time.perf_counter() - began)
+
+    def told(self, work: Work) -> dict[str, Any]:
+        """Losses and speed since the last line."""
+        phase, local, _ = work
+        losses = self.tally.gather(self.ranks)
+        return {
+            "phase": phase.name,
+            "loss": losses.mean,
+            "learning_rate": learning_rate(phase, local),
+            "skipped": self.state.skipped,
+            **self.meter.gather(self.ranks),
+            "stages": losses.table,
+        }
+
+    def examined(self, work: Work) -> dict[str, Any] | None:
+        """The averaged weights' loss on held-out clips."""
+        held = self.validate(work[0])
+        return None if held is None else {"validation_loss": held.mean, "validation_stages": held.table}
+
+    def shares(self, first: int) -> Iterator[Work]:
         """Phase, step within it, and this rank's share, for every step of the run from `first` on."""
         begin = 0
         for phase in self.spec.phases:
@@ -114,31 +98,6 @@ class Run:
                 if weight:
                     tally.add(loss)
         return tally.gather(self.ranks)
-
-    def resume(self) -> None:
-        """Takes over the newest checkpoint, if there is one."""
-        newest = self.ranks.agree(checkpoints.latest(self.folder) if self.ranks.is_first else None)
-        if newest is None:
-            return
-        tensors = self.state.tensors()
-        checkpoints.load(self.folder, newest, tensors, alone=self.ranks.world == 1)
-        self.state.restore(tensors, newest.step, newest.skipped)
-        log.info("resumed", extra={"step": newest.step, "workers_before": newest.workers})
-
-    def save(self, attempt: str) -> None:
-        """Commits a checkpoint and removes what need not stay."""
-        checkpoints.save(
-            self.folder,
-            self.state.tensors(),
-            self.state.step,
-            skipped=self.state.skipped,
-            attempt=attempt,
-            git_revision=git_revision(),
-            ranks=self.ranks,
-        )
-        if self.ranks.is_first:
-            checkpoints.prune(self.folder, self.spec.checkpoints.keep_last, self.spec.checkpoints.keep_every)
-        self.ranks.barrier()
 
 
 def run(spec: TrainSpec, ranks: Ranks, report: Report) -> None:

@@ -205,36 +205,52 @@ class Workers(Strict):
     restarts: Annotated[int, Field(ge=-1)] = 3
 
 
-class TrainSpec(Strict):
-    """A training run: the model, the curriculum, and where everything is kept.
+class RunSpec(Strict):
+    """What every training run has, whatever it trains.
 
     Attributes:
-        output: the folder or URL of the run: `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `model/`.
-        model: what is trained.
-        seed: of initialisation, order, noise, time and text dropout.
+        kind: what it trains.
+        output: the folder or URL of the run: `checkpoints/`, `metrics.jsonl`, `tensorboard/` and the model.
+        seed: of everything that is drawn.
         precision: `bfloat16` is autocast over float32 weights; `auto` takes it where the hardware has it.
         ema: the decay of the weights' moving average, which is what gets exported.
-        optimizer: how gradients become updates.
         checkpoints: when the state is saved.
-        validation: the loss on held-out clips.
+        validation: the measurement on held-out clips.
         workers: what the run occupies.
-        sampling: what the exported card recommends.
         log_every: steps between two lines of metrics.
     """
 
-    kind: Literal["train"]
+    kind: str
     output: Location
-    model: Model
-    phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
     seed: Count = 0
     precision: Literal["auto", "bfloat16", "float32", "float64"] = "auto"
     ema: Below1 = 0.999
-    optimizer: Optimizer = Optimizer()
     checkpoints: Checkpoints = Checkpoints()
     validation: Validation = Validation()
     workers: Workers = Workers()
-    sampling: Sampling = Sampling()
     log_every: Positive = 10
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all phases."""
+        raise NotImplementedError
+
+
+class TrainSpec(RunSpec):
+    """A training run of a DiT: the model, the curriculum, and where everything is kept.
+
+    Attributes:
+        model: what is trained.
+        phases: the curriculum.
+        optimizer: how gradients become updates.
+        sampling: what the exported card recommends.
+    """
+
+    kind: Literal["train"]
+    model: Model
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
+    optimizer: Optimizer = Optimizer()
+    sampling: Sampling = Sampling()
 
     @property
     def steps(self) -> int:

@@ -3,6 +3,7 @@
 The only file of this floor that touches Ray Train.
 """
 
+import importlib
 import logging
 import warnings
 from collections.abc import Callable, Mapping
@@ -15,11 +16,14 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from rayramid.models.errors import UserError
-from rayramid.platform.training.loop import run
+from rayramid.platform.spec import spec_model
 from rayramid.platform.training.parallel import Ranks
-from rayramid.platform.training.spec import TrainSpec
+from rayramid.platform.training.spec import RunSpec
 
 log = logging.getLogger(__name__)
+
+# What one rank of each kind of run does; resolved in the worker.
+LOOPS = {"train": "rayramid.platform.training.loop"}
 
 Progress = Callable[[int, int, float], None]
 
@@ -41,14 +45,14 @@ class _Board:
         return self._newest
 
 
-def fit(spec: TrainSpec, on_progress: Progress | None = None) -> None:
+def fit(spec: RunSpec, on_progress: Progress | None = None) -> None:
     """Runs `spec` to its end on the cluster that this process is connected to.
 
     The trainer runs in a task whose environment names the cluster, and so do all processes that it starts: on a host
     with two clusters, Ray Train's own helpers would otherwise look for theirs, find two, and stop watching.
 
     Args:
-        spec: with all dataset versions fixed.
+        spec: of any kind in `LOOPS`, with all that it reads fixed.
         on_progress: called here with (step, steps in all, loss) after each line of metrics.
 
     Raises:
@@ -80,7 +84,7 @@ def fit(spec: TrainSpec, on_progress: Progress | None = None) -> None:
         raise UserError(mistake)
 
 
-def _warn_if_short(spec: TrainSpec) -> None:
+def _warn_if_short(spec: RunSpec) -> None:
     """Ray waits for nodes that an autoscaler may add; where nobody adds any, this line says what it waits for."""
     there = ray.cluster_resources()
     for name, needed in (("CPU", spec.workers.count * spec.workers.cpus), ("GPU", spec.workers.count)):
@@ -92,7 +96,7 @@ def _warn_if_short(spec: TrainSpec) -> None:
 
 def _train(spec_fields: dict[str, Any], board: Any) -> str | None:
     """Runs the trainer; returns the message of a user's mistake, if that ended it."""
-    spec = TrainSpec.model_validate(spec_fields)
+    spec = _spec(spec_fields)
     trainer = ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={"spec": spec_fields, "board": board},
@@ -120,7 +124,7 @@ def _train(spec_fields: dict[str, Any], board: Any) -> str | None:
 
 def _worker(config: dict[str, Any]) -> None:
     """One rank."""
-    spec = TrainSpec.model_validate(config["spec"])
+    spec = _spec(config["spec"])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     # True of a view that is changed in place, which no block's output is.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
@@ -133,4 +137,10 @@ def _worker(config: dict[str, Any]) -> None:
         if ranks.is_first:
             config["board"].write.remote(step, record["loss"])
 
-    run(spec, ranks, report)
+    importlib.import_module(LOOPS[spec.kind]).run(spec, ranks, report)
+
+
+def _spec(fields: dict[str, Any]) -> RunSpec:
+    spec = spec_model(fields["kind"]).model_validate(fields)
+    assert isinstance(spec, RunSpec)
+    return spec

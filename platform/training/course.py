@@ -1,0 +1,110 @@
+"""How any run goes: steps, a line of metrics now and then, validation, checkpoints, and on from the newest one.
+
+What a step is, a subclass says. Knows nothing of Ray.
+"""
+
+import logging
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from rayramid.models import storage
+from rayramid.models.checkpoint import git_revision
+from rayramid.platform.training import checkpoint as checkpoints
+from rayramid.platform.training.metrics import Metrics
+from rayramid.platform.training.parallel import Ranks
+from rayramid.platform.training.spec import RunSpec
+from rayramid.platform.training.state import TrainState
+
+log = logging.getLogger(__name__)
+
+# Called on every rank after each line of metrics, with the step and the line.
+Report = Callable[[int, Mapping[str, Any]], None]
+
+Work = TypeVar("Work")
+
+
+class Course(ABC, Generic[Work]):
+    """One rank's part of a run.
+
+    Attributes:
+        ranks: the processes of the run.
+        state: all that a checkpoint holds.
+        folder: where the checkpoints are.
+    """
+
+    def __init__(self, spec: RunSpec, ranks: Ranks, state: TrainState) -> None:
+        self.ranks, self.state = ranks, state
+        self.folder = storage.join(spec.output, "checkpoints")
+        self._spec = spec
+
+    @abstractmethod
+    def work(self, first: int) -> Iterator[Work]:
+        """This rank's part of every step of the run from `first` on."""
+
+    @abstractmethod
+    def advance(self, work: Work) -> None:
+        """One optimiser step."""
+
+    @abstractmethod
+    def told(self, work: Work) -> dict[str, Any]:
+        """A line of metrics, with `loss`, over the steps since the last one; `work` is of the newest. A collective."""
+
+    @abstractmethod
+    def examined(self, work: Work) -> dict[str, Any] | None:
+        """A line of metrics from held-out data; None without any. A collective."""
+
+    def train(self, report: Report) -> None:
+        """Trains from the newest checkpoint to the end."""
+        spec = self._spec
+        self.resume()
+        if self.state.step == spec.steps:
+            return
+        attempt = self.ranks.agree(uuid.uuid4().hex[:12])
+        metrics = Metrics(spec.output, self.state.step) if self.ranks.is_first else None
+        for work in self.work(self.state.step):
+            self.advance(work)
+            step, last = self.state.step, self.state.step == spec.steps
+            saves = last or step % spec.checkpoints.every == 0
+            # A line at every checkpoint, so that what follows it is averaged alike after a restart.
+            if saves or step % spec.log_every == 0:
+                record = self.told(work)
+                if metrics:
+                    metrics.write(step, record)
+                report(step, record)
+            if last or step % spec.validation.every == 0:
+                held_out = self.examined(work)
+                if metrics and held_out is not None:
+                    metrics.write(step, held_out)
+            if saves:
+                if metrics:
+                    metrics.flush()
+                self.save(attempt)
+        if metrics:
+            metrics.close()
+
+    def resume(self) -> None:
+        """Takes over the newest checkpoint, if there is one."""
+        newest = self.ranks.agree(checkpoints.latest(self.folder) if self.ranks.is_first else None)
+        if newest is None:
+            return
+        tensors = self.state.tensors()
+        checkpoints.load(self.folder, newest, tensors, alone=self.ranks.world == 1)
+        self.state.restore(tensors, newest.step, newest.skipped)
+        log.info("resumed", extra={"step": newest.step, "workers_before": newest.workers})
+
+    def save(self, attempt: str) -> None:
+        """Commits a checkpoint and removes what need not stay."""
+        checkpoints.save(
+            self.folder,
+            self.state.tensors(),
+            self.state.step,
+            skipped=self.state.skipped,
+            attempt=attempt,
+            git_revision=git_revision(),
+            ranks=self.ranks,
+        )
+        if self.ranks.is_first:
+            checkpoints.prune(self.folder, self._spec.checkpoints.keep_last, self._spec.checkpoints.keep_every)
+        self.ranks.barrier()
