@@ -187,7 +187,7 @@ def _jobs(only: str | None) -> Collection[JobName]:
 
 
 def _sources(spec: DataSpec, limit: int | None) -> list[SourceFile]:
-    return list_sources(spec.sources, spec.root, spec.split.val)[:limit]
+    return list_sources(spec.sources, spec.split.val)[:limit]
 
 
 def _do(spec: DataSpec, name: str, work: Work, on_progress: Progress | None) -> None:

@@ -1,5 +1,7 @@
 """Pixels of a source: a local copy of its file, decoded in a killable child; images are videos of one frame.
 
+Sprites have no file: they are drawn.
+
 Shape letters: T frames, H W pixels, C = 3 (RGB).
 """
 
@@ -18,6 +20,7 @@ from rayramid.models.media.child import DecodeChild
 from rayramid.models.media.errors import DecodeError
 from rayramid.models.media.resize import resize_crop
 from rayramid.models.media.track import Probe
+from rayramid.models.sprites.clip import SCHEME, SpritesClip
 from rayramid.pipelines.identity import digest
 
 Frames = NDArray[np.uint8]
@@ -38,7 +41,7 @@ class SourceFrames:
     def probe(self, uri: str, kind: str) -> Probe:
         """Size, frame rate and length of a source; DecodeError if it is no video or image."""
         if kind == "image":
-            frame = _image(self._path(uri))
+            frame = self._still(uri)
             return Probe(
                 width=frame.shape[2],
                 height=frame.shape[1],
@@ -48,10 +51,14 @@ class SourceFrames:
                 codec="image",
                 missing_frames=0,
             )
+        if uri.startswith(SCHEME):
+            return SpritesClip.at(uri).probe
         return self._child.probe(str(self._path(uri)))
 
     def times(self, uri: str) -> NDArray[np.float64]:
         """Milliseconds at which each frame of a video is shown, from 0."""
+        if uri.startswith(SCHEME):
+            return SpritesClip.at(uri).times_ms
         return self._child.frame_times(str(self._path(uri)))
 
     def read(
@@ -61,12 +68,19 @@ class SourceFrames:
 
         With `fps`, frames are the nearest to a regular grid in time; without, the file's own.
         """
-        path = self._path(row["uri"])
-        if row["kind"] == "image":
-            yield resize_crop(_image(path), *size)
-            return
+        uri, start = row["uri"], row["start_ms"]
         end = row["end_ms"] if end_ms is None else end_ms
-        yield from self._child.read_frames(str(path), row["start_ms"], end, fps=fps, size=size)
+        if row["kind"] == "image":
+            yield resize_crop(self._still(uri), *size)
+        elif uri.startswith(SCHEME):
+            yield from SpritesClip.at(uri).read(start, end, fps=fps, size=size)
+        else:
+            yield from self._child.read_frames(str(self._path(uri)), start, end, fps=fps, size=size)
+
+    def _still(self, uri: str) -> Frames:
+        if uri.startswith(SCHEME):
+            return next(SpritesClip.at(uri).read())
+        return _image(self._path(uri))
 
     def _path(self, uri: str) -> Path:
         local = storage.local_path(uri)

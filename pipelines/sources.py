@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Literal
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
+from rayramid.models.sprites.clip import EDITION, SCHEME, SpritesClip
 from rayramid.models.stores.store import MissingError
 from rayramid.pipelines.identity import digest, hash_share
 from rayramid.pipelines.spec import Source, Sprites
@@ -48,7 +48,7 @@ class _Listed:
     caption: str | None
 
 
-def list_sources(sources: Iterable[Source], root: str, val_share: float) -> list[SourceFile]:
+def list_sources(sources: Iterable[Source], val_share: float) -> list[SourceFile]:
     """Every file of all sources, each once, in a stable order.
 
     A file that a manifest names and that is missing is listed too: it fails as a row of its own when it is cut.
@@ -56,7 +56,7 @@ def list_sources(sources: Iterable[Source], root: str, val_share: float) -> list
     Raises:
         UserError: a source has no file at all, a package is not installed, a manifest is broken.
     """
-    listed = [entry for source in sources for entry in _non_empty(source, root)]
+    listed = [entry for source in sources for entry in _non_empty(source)]
     with ThreadPoolExecutor(_LOOKUPS) as pool:
         identities = list(pool.map(_identity, (entry.uri for entry in listed)))
     files: dict[str, SourceFile] = {}
@@ -68,7 +68,7 @@ def list_sources(sources: Iterable[Source], root: str, val_share: float) -> list
                 source_id=source_id,
                 uri=entry.uri,
                 name=entry.name,
-                kind="image" if _suffix(entry.uri) in IMAGES else "video",
+                kind="image" if _is_image(entry.uri) else "video",
                 split="val" if hash_share(entry.name) < val_share else "train",
                 licence=entry.licence,
                 caption=entry.caption,
@@ -77,7 +77,7 @@ def list_sources(sources: Iterable[Source], root: str, val_share: float) -> list
     return sorted(files.values(), key=lambda file: (file.name, file.source_id))
 
 
-def _non_empty(source: Source, root: str) -> list[_Listed]:
+def _non_empty(source: Source) -> list[_Listed]:
     if source.folder is not None:
         place, listed = source.folder, list(_folder(source, source.folder))
     elif source.manifest is not None:
@@ -86,8 +86,7 @@ def _non_empty(source: Source, root: str) -> list[_Listed]:
         place, listed = source.package, list(_package(source, source.package))
     else:
         assert source.sprites is not None
-        place = _render(source.sprites, root)
-        listed = list(_manifest(source, place))
+        place, listed = "sprites", list(_sprites(source, source.sprites))
     if not listed:
         raise UserError(f"{place}: no video or image here")
     return listed
@@ -127,35 +126,26 @@ def _package(source: Source, package: str) -> Iterator[_Listed]:
             yield _Listed(uri, file.name, source.licence, source.caption)
 
 
-def _render(wanted: Sprites, root: str) -> str:
-    """The manifest of the rendered clips; they are rendered when it is not there yet."""
-    from rayramid.models import sprites
-
-    folder = storage.join(root, "sources", f"sprites-{digest(wanted.model_dump())}")
-    manifest = storage.join(folder, "manifest.jsonl")
-    if not storage.exists(manifest):
-        local = storage.local_path(folder)
-        with tempfile.TemporaryDirectory() as temporary:
-            sprites.write_sprites(
-                temporary if local is None else local,
-                wanted.clips,
-                seed=wanted.seed,
-                width=wanted.width,
-                height=wanted.height,
-                frames=wanted.frames,
-                fps=wanted.fps,
-            )
-            if local is None:
-                storage.sync_up(temporary, folder)
-    return manifest
+def _sprites(source: Source, sprites: Sprites) -> Iterator[_Listed]:
+    numbers = sprites.model_dump(exclude={"clips"})
+    for index in range(sprites.clips):
+        clip = SpritesClip(index=index, **numbers)
+        name = f"sprites-{index:06d}-{clip.seed}-{clip.width}x{clip.height}x{clip.frames}"
+        yield _Listed(clip.uri, name, source.licence or "CC0-1.0", clip.caption)
 
 
 def _identity(uri: str) -> tuple[int, str]:
+    if uri.startswith(SCHEME):
+        return (EDITION, "drawn")
     try:
         found = storage.stat(uri)
     except MissingError:
         return (-1, "missing")
     return (found.size, found.version)
+
+
+def _is_image(uri: str) -> bool:
+    return SpritesClip.at(uri).frames == 1 if uri.startswith(SCHEME) else _suffix(uri) in IMAGES
 
 
 def _parent(url: str) -> str:

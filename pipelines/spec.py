@@ -23,7 +23,7 @@ class Part(BaseModel):
 
 
 class Sprites(Part):
-    """Procedural clips whose truth is known, rendered once under the dataset's root."""
+    """Procedural clips whose truth is known, drawn wherever a job reads them; with `frames: 1` they are images."""
 
     clips: int = Field(ge=1)
     seed: int = 0

@@ -34,6 +34,8 @@ import torch
 
 from rayramid.models import storage
 from rayramid.models.media.read import read_frames
+from rayramid.models.media.write import write_mp4
+from rayramid.models.sprites.clip import SpritesClip
 from rayramid.models.vae.io import load_vae
 from rayramid.models.vae.streaming import encode_video
 from rayramid.pipelines import curate, plan
@@ -147,12 +149,11 @@ def cluster() -> Iterator[None]:
     shutil.rmtree(temp, ignore_errors=True)
 
 
-def sprites_spec(root: Path, clips: int, side: int, frames: int) -> DataSpec:
-    sprites = {"clips": clips, "width": side, "height": side, "frames": frames}
+def spec_of(root: Path, source: dict[str, object], side: int, frames: int) -> DataSpec:
     return DataSpec.model_validate(
         {
             "root": str(root),
-            "sources": [{"sprites": sprites}],
+            "sources": [source],
             "shots": {"detector": "none", "min_s": 0.1},
             "encode": {"sizes": [f"{side}x{side}"], "frames": [frames]},
         }
@@ -160,7 +161,12 @@ def sprites_spec(root: Path, clips: int, side: int, frames: int) -> DataSpec:
 
 
 def measure_encode(folder: Path, clips: int = 64) -> None:
-    spec = sprites_spec(folder / "encode", clips, side=128, frames=33)
+    files = folder / "files"
+    files.mkdir()
+    for index in range(clips):
+        clip = SpritesClip(0, index, 128, 128, 33, 24.0)
+        write_mp4(files / f"{index:03d}.mp4", np.concatenate(list(clip.read())), clip.fps, crf=6)
+    spec = spec_of(folder / "encode", {"folder": str(files), "caption": "sprites"}, side=128, frames=33)
     summary = curate.run(spec)
     assert summary.kept == clips
     spent = sum(receipt.seconds for receipt in read_receipts(spec.root, "encode").values())
@@ -234,7 +240,8 @@ def measure_memory_of(clips: int, folder: Path) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    spec = sprites_spec(folder / f"memory-{clips}", clips, side=64, frames=9)
+    sprites = {"clips": clips, "width": 64, "height": 64, "frames": 9}
+    spec = spec_of(folder / f"memory-{clips}", {"sprites": sprites}, side=64, frames=9)
     summary = curate.run(spec, on_progress=lambda name, *_: job.__setitem__(0, name))
     done.set()
     watcher.join()

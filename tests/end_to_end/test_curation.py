@@ -14,7 +14,8 @@ from corpus import contents, spec, videos
 from ray import cloudpickle
 from typer.testing import CliRunner
 
-from rayramid.models import sprites, storage
+from rayramid.models import storage
+from rayramid.models.sprites.clip import SpritesClip
 from rayramid.models.vae.io import load_vae
 from rayramid.models.vae.streaming import decode_video
 from rayramid.pipelines import curate, plan, receipts, revise, upkeep
@@ -65,12 +66,13 @@ def test_from_files_to_a_version_and_nothing_twice(ray_cluster, tmp_path):
     # What was encoded under a name is what that name was rendered as, caption and all.
     dataset = LatentDataset.open(str(root))
     vae = load_vae(dataset.vae_url)
-    rendered = [sprites.render(5, number, 64, 64, 9) for number in range(3)]
+    clips = [SpritesClip(5, number, 64, 64, 9, 24.0) for number in range(3)]
+    rendered = [np.concatenate(list(clip.read())) for clip in clips]
     captions = {row["caption_id"]: row["caption"] for row in dataset.text_index.to_pylist()}
     for row, clip in enumerate(dataset.index.to_pylist()):
         decoded = np.concatenate(list(decode_video(vae, dataset.latent(row)))).astype(float)
-        errors = [np.abs(decoded - frames).mean() for frames, _ in rendered]
-        assert captions[clip["caption_ids"][0]] == rendered[int(np.argmin(errors))][1]
+        errors = [np.abs(decoded - frames).mean() for frames in rendered]
+        assert captions[clip["caption_ids"][0]] == clips[int(np.argmin(errors))].caption
         tokens_LD, pooled_P = dataset.text(clip["caption_ids"][0])
         assert (tokens_LD.shape, pooled_P.shape) == ((clip["text_lens"][0], 64), (64,))
 

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rayramid.models import storage
-from rayramid.models.sprites import write_sprites
+from rayramid.models.media.write import write_mp4
+from rayramid.models.sprites.clip import SpritesClip
 from rayramid.models.stores.store import MissingError
 from rayramid.pipelines.dataset import LatentDataset
 from rayramid.pipelines.spec import JOBS, DataSpec
@@ -27,9 +30,16 @@ def spec(root: object, *sources: object, **changes: Any) -> DataSpec:
     return DataSpec.model_validate({**plain, **changes})
 
 
-def videos(folder: Path, clips: int, seed: int = 0) -> Path:
-    """Sprites to be cut, with their manifest."""
-    write_sprites(folder, clips, seed=seed, width=64, height=64, frames=9)
+def videos(folder: Path, clips: int, seed: int = 0, side: int = 64, frames: int = 9) -> Path:
+    """Sprites in nearly lossless files to be cut, with their manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for index in range(clips):
+        clip = SpritesClip(seed, index, side, side, frames, 24.0)
+        name = f"sprites-{seed}-{index:06d}.mp4"
+        write_mp4(folder / name, np.concatenate(list(clip.read())), clip.fps, crf=6)
+        lines.append(json.dumps({"video": name, "caption": clip.caption, "licence": "CC0-1.0"}) + "\n")
+    (folder / "manifest.jsonl").write_text("".join(lines))
     return folder
 
 

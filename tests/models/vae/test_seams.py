@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rayramid.models.sprites import render
+from rayramid.models.sprites.draw import draw_scene
+from rayramid.models.sprites.render import render
 from rayramid.models.vae.config import SMALL
 from rayramid.models.vae.model import CausalVAE
 from rayramid.models.vae.posterior import posterior_kl, posterior_mean, posterior_sample
@@ -32,7 +33,7 @@ def trained() -> CausalVAE:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     vae = CausalVAE(replace(SMALL, patch_skip=False))
-    videos = torch.cat([to_signal(render(0, index, 128, 128, 9)[0], vae) for index in range(32)])
+    videos = torch.cat([to_signal(render(draw_scene(0, index, 128, 128, 9), 9), vae) for index in range(32)])
     optimiser = torch.optim.AdamW(vae.parameters(), RATE)
     fade = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, sum(steps for steps, _, _ in PHASES))
     for steps, number, side in PHASES:
@@ -54,7 +55,7 @@ def trained() -> CausalVAE:
 
 def videos_of(vae: CausalVAE, side: int, *, upright: bool) -> list[Tensor]:
     """Held-out videos of `side` latents along one axis, 8 along the other."""
-    videos = [to_signal(render(1, index, 8 * side, 64, 9)[0], vae) for index in range(6)]
+    videos = [to_signal(render(draw_scene(1, index, 8 * side, 64, 9), 9), vae) for index in range(6)]
     return [video.transpose(3, 4) for video in videos] if upright else videos
 
 
