@@ -69,13 +69,14 @@ class Loss:
 
     @property
     def mean(self) -> Tensor:
-        """What to minimise; over several workers, `total` divided by the global number of targets."""
+        """The mean over targets; over several workers, `total()` divided by the global number of targets."""
         return self.errors.mean()
 
-    @property
-    def total(self) -> Tensor:
-        """Sum over targets."""
-        return self.errors.sum()
+    def total(self, weights: Sequence[float] | None = None) -> Tensor:
+        """Sum over targets, each times the weight of its level (level 0, full resolution, first) if there are any."""
+        if weights is None:
+            return self.errors.sum()
+        return (self.errors * self.errors.new_tensor([weights[level] for level in self.levels])).sum()
 
     @property
     def count(self) -> int:

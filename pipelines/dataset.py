@@ -14,10 +14,19 @@ from torch import Tensor
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
+from rayramid.models.stores.store import MissingError
 from rayramid.pipelines import manifest as versions
 from rayramid.pipelines.buckets import SPATIAL_RATIO
 from rayramid.pipelines.identity import caption_id as id_of_caption
 from rayramid.pipelines.latents import BYTES_PER_VALUE
+
+
+class DamagedError(UserError):
+    """A file of a dataset that is missing, or whose bytes are not those that it was made with; `file` is its URL."""
+
+    def __init__(self, file: str, message: str) -> None:
+        super().__init__(f"{file}: {message}")
+        self.file = file
 
 
 class LatentDataset:
@@ -94,19 +103,19 @@ class LatentDataset:
         return {row["bucket"]: row["latent_id_count"] for row in sorted(counts, key=lambda row: row["bucket"])}
 
     def latent(self, row: int) -> Tensor:
-        """[C, T, H, W] float32, the raw posterior mean of index row `row` (stored in bf16)."""
+        """[C, T, H, W] float32, the raw posterior mean of index row `row` (stored in bf16); DamagedError as said."""
         place = self._places.slice(row, 1).to_pylist()[0]
         data = self._read(place["file"], place["offset"], place["length"], place["crc32"])
         latent_CTHW = torch.frombuffer(data, dtype=torch.bfloat16).view(-1, place["t"], place["h"], place["w"])
         return latent_CTHW.float()
 
     def text(self, caption_id: str) -> tuple[Tensor, Tensor]:
-        """([L, D], [P]) float32 of one caption: its real tokens and the pooled embedding."""
+        """([L, D], [P]) float32 of one caption: its real tokens and the pooled embedding; DamagedError as said."""
         if caption_id not in self._rows_of_captions:
             raise UserError(f"{self.root}: version {self.version} has no caption {caption_id!r}")
         place = self.text_index.slice(self._rows_of_captions[caption_id], 1).to_pylist()[0]
         start, end = place["tokens_offset"], place["pooled_offset"] + place["pooled_length"]
-        data = bytearray(storage.read_range(storage.join(self.root, place["file"]), start, end - start))
+        data = self._bytes(place["file"], start, end - start)
         tokens, pooled = data[: place["tokens_length"]], data[place["pooled_offset"] - start :]
         self._check(place["file"], tokens, place["tokens_crc32"])
         self._check(place["file"], pooled, place["pooled_crc32"])
@@ -118,13 +127,22 @@ class LatentDataset:
         return url if "://" in url or url.startswith("/") else storage.join(self.root, url)
 
     def _read(self, file: str, offset: int, length: int, crc32: int) -> bytearray:
-        data = bytearray(storage.read_range(storage.join(self.root, file), offset, length))
+        data = self._bytes(file, offset, length)
         self._check(file, data, crc32)
         return data
 
+    def _bytes(self, file: str, offset: int, length: int) -> bytearray:
+        location = storage.join(self.root, file)
+        try:
+            return bytearray(storage.read_range(location, offset, length))
+        except MissingError:
+            raise DamagedError(location, f"missing, version {self.version} lists it") from None
+
     def _check(self, file: str, data: bytearray, crc32: int) -> None:
         if zlib.crc32(data) != crc32:
-            raise UserError(f"{storage.join(self.root, file)}: not the bytes that version {self.version} was made with")
+            raise DamagedError(
+                storage.join(self.root, file), f"not the bytes that version {self.version} was made with"
+            )
 
 
 def _refuse_other_sizes(root: str, index: pa.Table) -> None:

@@ -43,6 +43,8 @@ def train(
         emit_json(dataclasses.asdict(done))
         return
     result(f"trained {done.steps} steps, loss {done.final_loss:.4f}")
+    if done.damaged:
+        result(f"damaged  {done.damaged} visits left out; 'damaged_files' in the metrics names the files")
     result(f"model    {done.folder}")
     result(f"metrics  {done.metrics}")
     result(f"curves   tensorboard --logdir {done.tensorboard}")

@@ -10,6 +10,7 @@ from rayramid.models.dit.model import DiT
 from rayramid.platform.training.data import index_of, open_datasets
 from rayramid.platform.training.footprint import measure_for
 from rayramid.platform.training.index import Index
+from rayramid.platform.training.learner import weights_by_level
 from rayramid.platform.training.model import configure
 from rayramid.platform.training.plan import check_budget, deal, image_share, steps
 from rayramid.platform.training.spec import Phase, TrainSpec
@@ -107,6 +108,7 @@ def examine(spec: TrainSpec) -> DryRun:
 
 
 def _report(index: Index, phase: Phase, spec: TrainSpec, levels: int) -> PhaseReport:
+    weights_by_level(phase, levels)
     image_share(index, phase)
     check_budget(index, phase)
     sample = list(islice(steps(index, phase, spec.seed), min(SAMPLE, phase.steps)))

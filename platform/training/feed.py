@@ -1,9 +1,10 @@
 """Reading what the plan says, some steps ahead of the loop."""
 
 import json
+import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,17 +12,29 @@ import torch
 from torch import Tensor
 
 from rayramid.models import storage
+from rayramid.models.dit.config import DiTConfig
 from rayramid.models.objective import TrainingClip
 from rayramid.models.vae.io import CONFIG, parse_config
 from rayramid.models.vae.model import CausalVAE
+from rayramid.pipelines.dataset import DamagedError
 from rayramid.platform.training.data import Datasets
 from rayramid.platform.training.index import Index
 from rayramid.platform.training.plan import Bin, Item, deal, steps
 from rayramid.platform.training.spec import Phase
 
+log = logging.getLogger(__name__)
+
 # Threads wait for storage nearly all of their time.
 READERS = 8
 STEPS_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A visit that was left out: how many units would have been targets, and the file that can't be read."""
+
+    units: int
+    file: str
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,8 @@ class Share:
     Attributes:
         bins: the clips of each of its packs.
         weights: 1, or 0 for a pack that is there only so that all ranks run equally many forwards.
-        units: target units of the whole step, over all ranks.
+        damaged: visits that this rank left out of its bins.
+        units: target units of the whole step as planned, over all ranks, damaged ones included.
         tokens: tokens of the whole step.
         flops: floating-point operations of the whole step, forward and backward, nothing recomputed.
         fill: tokens by token budget of the whole step.
@@ -40,6 +54,7 @@ class Share:
 
     bins: tuple[tuple[TrainingClip, ...], ...]
     weights: tuple[float, ...]
+    damaged: tuple[Damage, ...]
     units: int
     tokens: int
     flops: float
@@ -48,24 +63,54 @@ class Share:
 
 
 class Reader:
-    """Clips as the objective takes them: normalised latents and embedded texts."""
+    """Clips as the objective takes them: normalised latents and embedded texts.
 
-    def __init__(self, datasets: Datasets, vae: CausalVAE, frames_per_unit: int | None, dtype: torch.dtype) -> None:
-        self._datasets, self._vae, self._frames_per_unit, self._dtype = datasets, vae, frames_per_unit, dtype
+    Args:
+        datasets: where they are.
+        vae: whose latents they are, for its shift and scale.
+        config: of the model that is trained.
+        dtype: of latents and texts.
+        skip: whether clips whose files are missing or corrupt are left out.
+    """
 
-    def read(self, item: Item, phase: Phase) -> TrainingClip:
-        """The clip of one item; UserError naming the file when its bytes are not what the index says."""
+    def __init__(
+        self, datasets: Datasets, vae: CausalVAE, config: DiTConfig, dtype: torch.dtype, *, skip: bool = False
+    ) -> None:
+        self._datasets, self._vae, self._config, self._dtype, self._skip = datasets, vae, config, dtype, skip
+        self._told: set[str] = set()
+
+    def read(self, item: Item, phase: Phase) -> TrainingClip | Damage:
+        """The clip of one item, or what is wrong with it; DamagedError instead, naming the file, without `skip`."""
         dataset = self._datasets.of(phase.data[item.root])
-        raw_CTHW = dataset.latent(item.row)
-        tokens_LD, pooled_P = dataset.text(item.caption)
+        try:
+            raw_CTHW = dataset.latent(item.row)
+            tokens_LD, pooled_P = dataset.text(item.caption)
+        except DamagedError as damaged:
+            if not self._skip:
+                raise
+            if damaged.file not in self._told:
+                log.warning("clips left out: %s", damaged)
+                self._told.add(damaged.file)
+            return Damage(item.units, damaged.file)
         return TrainingClip(
-            latent_CTHW=self._vae.normalise(whole_units(raw_CTHW, self._frames_per_unit)).to(self._dtype),
+            latent_CTHW=self._vae.normalise(whole_units(raw_CTHW, self._config.frames_per_unit)).to(self._dtype),
             text_LD=tokens_LD.to(self._dtype),
             pooled_P=pooled_P.to(self._dtype),
             first_unit=item.first_unit,
             units=item.units,
             key=item.key,
         )
+
+    def pack(self, found: Iterable[TrainingClip | Damage], weight: float) -> tuple[tuple[TrainingClip, ...], float]:
+        """What a bin holds without its damaged clips, and its weight; a bin that has no others is a blank without."""
+        clips = tuple(clip for clip in found if isinstance(clip, TrainingClip))
+        return (clips, weight) if clips else ((self._blank(),), 0.0)
+
+    def _blank(self) -> TrainingClip:
+        config, side = self._config, self._config.side_multiple
+        latent_CTHW = torch.zeros(config.latent_channels, 1, side, side, dtype=self._dtype)
+        text_LD, pooled_P = (latent_CTHW.new_zeros(shape) for shape in ((1, config.text_dim), (config.pooled_dim,)))
+        return TrainingClip(latent_CTHW, text_LD, pooled_P, first_unit=0, units=1, key=0)
 
 
 def normaliser(vae_url: str) -> CausalVAE:
@@ -97,7 +142,7 @@ def feed(
 ) -> Iterator[Share]:
     """The rank's shares of the phase's steps from `first` on; reads ahead in threads."""
     planned = steps(index, phase, seed, first=first)
-    ahead: deque[tuple[list[Bin], tuple[float, ...], list[list[Future[TrainingClip]]]]] = deque()
+    ahead: deque[tuple[list[Bin], tuple[float, ...], list[list[Future[TrainingClip | Damage]]]]] = deque()
     pool = ThreadPoolExecutor(READERS, thread_name_prefix="latents")
     try:
         for step in range(first, phase.steps):
@@ -108,16 +153,24 @@ def feed(
                 ahead.append((bins, weights, futures))
             bins, weights, futures = ahead.popleft()
             began = time.perf_counter()
-            clips = tuple(tuple(future.result() for future in members) for members in futures)
+            found = [[future.result() for future in members] for members in futures]
+            waited = time.perf_counter() - began
+            packs = [reader.pack(members, weight) for members, weight in zip(found, weights, strict=True)]
             tokens = sum(b.tokens for b in bins)
             yield Share(
-                bins=clips,
-                weights=weights,
+                bins=tuple(clips for clips, _ in packs),
+                weights=tuple(weight for _, weight in packs),
+                damaged=tuple(
+                    clip
+                    for members, weight in zip(found, weights, strict=True)
+                    for clip in members
+                    if weight and isinstance(clip, Damage)
+                ),
                 units=sum(b.units for b in bins),
                 tokens=tokens,
                 flops=sum(b.flops for b in bins),
                 fill=tokens / (len(bins) * phase.tokens_per_bin),
-                waited=time.perf_counter() - began,
+                waited=waited,
             )
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

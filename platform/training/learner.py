@@ -42,13 +42,15 @@ class Learner:
         """One optimiser step; returns the gradients' norm. A step that is not finite is counted and changes nothing.
 
         Raises:
-            UserError: more such steps than the spec bears.
+            UserError: more such steps than the spec bears, or no clip of the whole step can be read.
         """
-        targets = share.units * self.model.config.levels
+        levels = self.model.config.levels
+        targets = self.units(share) * levels
+        level_weights = weights_by_level(phase, levels)
         for clips, weight in zip(share.bins, share.weights, strict=True):
             loss = self.loss(clips, phase, phase_seed(self.spec.seed, phase))
             # FSDP averages gradients over ranks; the mean is over the targets of all ranks.
-            (loss.total * (weight * self.ranks.world / targets)).backward()
+            (loss.total(level_weights) * (weight * self.ranks.world / targets)).backward()
             if weight:
                 tally.add(loss)
         norm = clip_gradients(list(self.model.parameters()), self.spec.optimizer.clip)
@@ -70,6 +72,16 @@ class Learner:
             )
         return norm
 
+    def units(self, share: Share) -> int:
+        """Target units of the whole step that could be read, over all ranks; a collective where any may be damaged."""
+        if self.spec.damaged_clips == "stop":
+            return share.units
+        damaged = [each for part in self.ranks.gather(share.damaged) for each in part]
+        units = share.units - sum(each.units for each in damaged)
+        if units == 0:
+            raise UserError(f"no clip of step {self.state.step + 1} can be read; the first damaged: {damaged[0].file}")
+        return units
+
     def loss(self, clips: tuple[TrainingClip, ...], phase: Phase, seed: int) -> Loss:
         """The loss of one pack."""
         pack, targets = training_pack(
@@ -79,3 +91,19 @@ class Learner:
         with self.precision.autocast(device):
             velocities = self.model(pack.to(device))
         return objective(velocities, targets.to(device))
+
+
+def weights_by_level(phase: Phase, levels: int) -> tuple[float, ...] | None:
+    """The phase's `stage_weights` by level, full resolution first, with mean 1; None when all stages weigh the same.
+
+    Raises:
+        UserError: not one for each stage.
+    """
+    if phase.stage_weights is None:
+        return None
+    if len(phase.stage_weights) != levels:
+        raise UserError(
+            f"phase '{phase.name}' has {len(phase.stage_weights)} stage_weights and the model {levels} stages"
+        )
+    mean = sum(phase.stage_weights) / levels
+    return tuple(weight / mean for weight in reversed(phase.stage_weights))

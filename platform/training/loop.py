@@ -8,7 +8,7 @@ import torch
 
 from rayramid.platform.training.course import Course, Report
 from rayramid.platform.training.data import index_of, open_datasets
-from rayramid.platform.training.feed import Reader, Share, feed, my_bins, normaliser
+from rayramid.platform.training.feed import Damage, Reader, Share, feed, my_bins, normaliser
 from rayramid.platform.training.footprint import measure_for
 from rayramid.platform.training.learner import Learner
 from rayramid.platform.training.meter import Meter
@@ -35,10 +35,12 @@ class Run(Course[Work]):
         self.reader = Reader(
             self.datasets,
             normaliser(self.datasets.first.vae_url),
-            self.config.frames_per_unit,
+            self.config,
             self.learner.precision.weights,
+            skip=spec.damaged_clips == "skip",
         )
         self.tally, self.meter = Tally(), Meter()
+        self.damaged: list[Damage] = []
 
     def work(self, first: int) -> Iterator[Work]:
         """As `shares`."""
@@ -50,6 +52,7 @@ class Run(Course[Work]):
         began = time.perf_counter()
         norm = self.learner.step(phase, local, share, self.tally)
         self.meter.add(share, norm, time.perf_counter() - began)
+        self.damaged += share.damaged
 
     def told(self, work: Work) -> dict[str, Any]:
         """Losses and speed since the last line."""
@@ -61,6 +64,7 @@ class Run(Course[Work]):
             "learning_rate": learning_rate(phase, local),
             "skipped": self.state.skipped,
             **self.meter.gather(self.ranks),
+            **self.left_out(),
             "stages": losses.table,
         }
 
@@ -68,6 +72,14 @@ class Run(Course[Work]):
         """The averaged weights' loss on held-out clips."""
         held = self.validate(work[0])
         return None if held is None else {"validation_loss": held.mean, "validation_stages": held.table}
+
+    def left_out(self) -> dict[str, Any]:
+        """How many visits since the last line met a damaged file, and which files; nothing where they end the run."""
+        if self.spec.damaged_clips == "stop":
+            return {}
+        damaged = [each for part in self.ranks.gather(self.damaged) for each in part]
+        self.damaged = []
+        return {"damaged": len(damaged), "damaged_files": sorted({each.file for each in damaged})}
 
     def shares(self, first: int) -> Iterator[Work]:
         """Phase, step within it, and this rank's share, for every step of the run from `first` on."""
@@ -94,7 +106,8 @@ class Run(Course[Work]):
         tally = Tally()
         with self.state.ema.applied():
             for packed, weight in zip(mine, weights, strict=True):
-                loss = self.learner.loss(tuple(self.reader.read(item, phase) for item in packed.items), phase, SEED)
+                clips, weight = self.reader.pack((self.reader.read(item, phase) for item in packed.items), weight)
+                loss = self.learner.loss(clips, phase, SEED)
                 if weight:
                     tally.add(loss)
         return tally.gather(self.ranks)

@@ -19,7 +19,7 @@ from rayramid.platform.training.spec import TrainSpec
 log = logging.getLogger(__name__)
 
 # What may change between two starts of a run without changing any number that it computes.
-FREE = {"output", "workers", "checkpoints", "validation", "sampling", "log_every"}
+FREE = {"output", "workers", "checkpoints", "validation", "sampling", "log_every", "damaged_clips"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class TrainResult:
         final_loss: the last one written to the metrics.
         metrics: the JSON lines.
         tensorboard: the folder of TensorBoard events.
+        damaged: how often a clip was left out because its file is missing or corrupt.
     """
 
     folder: str
@@ -39,6 +40,7 @@ class TrainResult:
     final_loss: float
     metrics: str
     tensorboard: str
+    damaged: int
 
 
 def train(spec: TrainSpec, on_progress: Callable[[int, int, float], None] | None = None) -> TrainResult:
@@ -70,6 +72,7 @@ def train(spec: TrainSpec, on_progress: Callable[[int, int, float], None] | None
         final_loss=float(records[-1]["loss"]),
         metrics=storage.join(spec.output, "metrics.jsonl"),
         tensorboard=storage.join(spec.output, "tensorboard"),
+        damaged=sum(record.get("damaged", 0) for record in records),
     )
 
 

@@ -116,6 +116,7 @@ class Phase(Strict):
         bins_per_step: packed sequences in one optimiser step, over all workers.
         image_share: the share of tokens that images have; 1/8 (as in the paper) when None and there are images.
         units_per_clip: how many consecutive units of a clip are targets of one visit.
+        stage_weights: what a target weighs in the loss, by stage, coarsest first; all alike when None.
         text_dropout: the share of visits with the empty prompt.
         history_noise: the context is corrupted by a noise of strength uniform in [0, history_noise].
     """
@@ -131,6 +132,7 @@ class Phase(Strict):
     bins_per_step: Positive = 8
     image_share: Share | None = None
     units_per_clip: Positive = 2
+    stage_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     text_dropout: Share = 0.1
     history_noise: Below1 = 1 / 3
 
@@ -242,6 +244,8 @@ class TrainSpec(RunSpec):
     Attributes:
         model: what is trained.
         phases: the curriculum.
+        damaged_clips: what a missing or corrupt file does: `stop` names it and ends the run; `skip` leaves its clips
+            out, and names and counts them in the metrics.
         optimizer: how gradients become updates.
         sampling: what the exported card recommends.
     """
@@ -249,6 +253,7 @@ class TrainSpec(RunSpec):
     kind: Literal["train"]
     model: Model
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
+    damaged_clips: Literal["stop", "skip"] = "stop"
     optimizer: Optimizer = Optimizer()
     sampling: Sampling = Sampling()
 

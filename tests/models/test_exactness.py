@@ -87,7 +87,7 @@ def test_one_pack_equals_a_forward_per_target(
     clips = training_clips(frames_per_unit)
     pack, targets = training_pack(clips, dit.config, Pyramid(levels=levels), seed=0)
     packed = dit(pack)
-    objective(packed, targets).total.backward()
+    objective(packed, targets).total().backward()
     together = {name: parameter.grad for name, parameter in dit.named_parameters()}
     dit.zero_grad()
 

@@ -134,7 +134,8 @@ def test_official_rows_tell_every_token_the_targets_timestep() -> None:
 def test_a_target_weighs_the_same_whatever_its_size() -> None:
     targets = Targets((torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 4, 4)), units=(0, 0), levels=(1, 0))
     loss = objective([torch.full((1, 1, 2, 2), 2.0), torch.full((1, 1, 4, 4), 1.0)], targets)
-    assert (float(loss.mean), float(loss.total), loss.count) == (2.5, 5.0, 2)
+    assert (float(loss.mean), float(loss.total()), loss.count) == (2.5, 5.0, 2)
+    assert float(loss.total(weights=(10.0, 1.0))) == 10 * 1.0 + 1 * 4.0
     assert loss.table() == {(1, 0): (4.0, 1), (0, 0): (1.0, 1)}
 
 

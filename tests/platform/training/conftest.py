@@ -149,6 +149,12 @@ def spec(dataset: str, tmp_path: Path) -> Callable[..., TrainSpec]:
 
 
 @pytest.fixture
+def fresh_dataset(tmp_path: Path) -> str:
+    """Six videos of three latents, one held out, for a test to harm."""
+    return write_dataset(tmp_path / "fresh")
+
+
+@pytest.fixture
 def other_dataset(tmp_path: Path) -> str:
     """A dataset whose latents come from another VAE."""
     return write_dataset(tmp_path / "other", seed=1)

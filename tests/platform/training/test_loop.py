@@ -18,7 +18,7 @@ from rayramid.platform.training.feed import Share
 from rayramid.platform.training.loop import Run, run
 from rayramid.platform.training.metrics import read_metrics
 from rayramid.platform.training.parallel import Ranks
-from rayramid.platform.training.plan import plan
+from rayramid.platform.training.plan import phase_seed, plan
 from rayramid.platform.training.run import settle
 from rayramid.platform.training.tally import Tally
 
@@ -116,6 +116,21 @@ def test_the_packed_loss_is_the_mean_over_targets_clip_by_clip(spec):
     together, apart = packed.gather(ALONE), single.gather(ALONE)
     assert together.mean == pytest.approx(apart.mean, rel=1e-12)
     assert together.table["2"] == pytest.approx(apart.table["2"], rel=1e-12)
+
+
+def test_the_gradient_is_of_the_mean_over_targets_weighted_by_stage(spec):
+    here = Run(settle(spec(precision="float64", phase={"stage_weights": (1, 2, 5)}, optimizer={"clip": 1e9})), ALONE)
+    torch.nn.init.normal_(here.learner.model.head.out.weight, std=0.1)
+    phase, local, share = next(here.shares(0))
+    weights = {2: 1.0, 1: 2.0, 0: 5.0}
+    total = count = 0.0
+    for clip in (clip for clips in share.bins for clip in clips):
+        loss = here.learner.loss((clip,), phase, phase_seed(here.spec.seed, phase))
+        total = total + sum(weights[level] * error for level, error in zip(loss.levels, loss.errors, strict=True))
+        count += sum(weights[level] for level in loss.levels)
+    gradients = torch.autograd.grad(total / count, list(here.learner.model.parameters()), allow_unused=True)
+    expected = torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
+    assert here.learner.step(phase, local, share, Tally()) == pytest.approx(float(expected), rel=1e-10)
 
 
 def test_a_step_that_is_not_finite_changes_nothing_is_counted_and_bounded(spec):

@@ -1,13 +1,16 @@
 """The plan: pure, every visit once, images at their share, the same for any number of workers."""
 
 from collections import Counter
-from itertools import islice
+from itertools import chain, islice
 
 import pyarrow as pa
 import pytest
 
 from rayramid.models.errors import UserError
+from rayramid.models.presets import preset
+from rayramid.models.sequence import training_spans
 from rayramid.platform.training.index import ClipTable, Index, Size
+from rayramid.platform.training.learner import weights_by_level
 from rayramid.platform.training.plan import Bin, Item, deal, first_fit_decreasing, plan, steps, target_windows
 from rayramid.platform.training.spec import Phase
 
@@ -89,6 +92,16 @@ def test_the_share_of_images_follows_what_there_is():
         plan(images, phase(image_share=0.1), 0, 0)
     with pytest.raises(UserError, match="no clips"):
         plan(Index((), ()), phase(), 0, 0)
+
+
+def test_every_stage_has_its_share_of_the_loss_over_a_thousand_steps():
+    weights = weights_by_level(phase(stage_weights=(1, 2, 5)), levels=3)
+    shares = Counter()
+    for item in visits(islice(steps(MIXED, phase(units_per_clip=3), seed=0), 1000)):
+        for span in chain(*training_spans(preset("tiny"), item.first_unit + item.units, item.first_unit, item.units)):
+            shares[span.level] += weights[span.level] * (span.kind == "target")
+    total = sum(shares.values())
+    assert {level: share / total for level, share in shares.items()} == pytest.approx({2: 1 / 8, 1: 2 / 8, 0: 5 / 8})
 
 
 def test_weights_multiply_how_often_a_dataset_is_visited():

@@ -33,6 +33,11 @@ def test_a_clip_larger_than_a_bin_is_refused_with_the_number(spec):
         dry_run(spec(phase={"tokens_per_bin": 20}))
 
 
+def test_stage_weights_that_are_not_one_for_each_stage_are_refused(spec):
+    with pytest.raises(UserError, match="phase 'only' has 2 stage_weights and the model 3 stages"):
+        dry_run(spec(phase={"stage_weights": [1, 2]}))
+
+
 def test_datasets_of_two_vaes_are_refused_with_both_names(spec, dataset, other_dataset):
     with pytest.raises(UserError) as refused:
         dry_run(spec(phase={"data": [dataset, other_dataset]}))
