@@ -13,7 +13,9 @@ from torch.nn import functional as F
 from rayramid.models.attention import AttentionPlan, attend, attention_dtype
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.dit.embeddings import rotate
+from rayramid.models.dit.recompute import Recompute, run
 from rayramid.models.precision import widen
+from rayramid.models.sequence_parallel import Split
 
 Past = tuple[Sequence[Tensor], Sequence[Tensor]]
 
@@ -34,7 +36,8 @@ class Spread:
         if self.index_T is not None:
             return function(x_TD, *(value[self.index_T] for value in values_SD))
         if not self.runs:
-            return x_TD
+            # No tokens, but the values' gradients: FSDP wants them from every rank.
+            return function(x_TD, *(value[:0] for value in values_SD))
         parts = zip(
             x_TD.split([count * length for count, length in self.runs]),
             *(value.split([count for count, _ in self.runs]) for value in values_SD),
@@ -49,13 +52,18 @@ class Spread:
 
 @dataclass(frozen=True)
 class Layout:
-    """What all blocks share about one pack: attention plan, rotations, and the spread of text, video and both."""
+    """What all blocks share about one pack: attention plan, rotations, and the spread of text, video and both.
+
+    All but the plan is about this rank's tokens, if ranks `split` the pack; `texts` counts their text segments.
+    """
 
     plan: AttentionPlan
     rotations: Tensor
     text: Spread
     video: Spread
     joint: Spread
+    texts: int
+    split: Split | None
 
 
 def modulate(x_TD: Tensor, shift_SD: Tensor, scale_SD: Tensor, spread: Spread) -> Tensor:
@@ -91,11 +99,19 @@ def normalise(qk_T2NH: Tensor, q_norm: HeadNorm, k_norm: HeadNorm) -> Tensor:
     return (x.flatten(1) * weight).view(x.shape)
 
 
-def _ready(qk_T2NH: Tensor, v_TNH: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised queries and keys, turned by their positions, and values, in the dtype of attention and cache."""
-    dtype = attention_dtype(qk_T2NH.dtype, v_TNH)
-    q_TNH, k_TNH = rotate(qk_T2NH, layout.rotations).to(dtype).unbind(1)
-    return q_TNH, k_TNH, v_TNH.to(dtype)
+def _attention(qk_T2NH: Tensor, v_T1NH: Tensor, layout: Layout, past: Past) -> tuple[Tensor, Tensor, Tensor]:
+    """Joint attention of normalised queries and keys [T, D]; with it keys and values [T, N, H] for the cache.
+
+    Ranks that split the pack cache all of its tokens, but only their own heads.
+    """
+    dtype = attention_dtype(qk_T2NH.dtype, v_T1NH)
+    qk_T2NH, v_T1NH = rotate(qk_T2NH, layout.rotations).to(dtype), v_T1NH.to(dtype)
+    if layout.split is None:
+        q, k = qk_T2NH.unbind(1)
+        v = v_T1NH.squeeze(1)
+        return attend(q, k, v, layout.plan, past).flatten(1), k, v
+    q, k, v = layout.split.to_heads(torch.cat([qk_T2NH, v_T1NH], dim=1)).unbind(1)
+    return layout.split.to_tokens(attend(q, k, v, layout.plan, past)).flatten(1), k, v
 
 
 class MLP(nn.Module):
@@ -131,7 +147,7 @@ class Stream(nn.Module):
             self.mlp = MLP(width, config.mlp_ratio)
 
     def before(self, x_TD: Tensor, condition_SD: Tensor, spread: Spread) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-        """Normalised queries and keys [T, 2, N, H], values [T, N, H], and what `after` needs."""
+        """Normalised queries and keys [T, 2, N, H], values [T, 1, N, H], and what `after` needs."""
         modulation = self.modulation(condition_SD).unflatten(-1, (-1, x_TD.shape[-1])).unbind(1)
         if self.keys_only:
             scale, shift = modulation
@@ -139,7 +155,7 @@ class Stream(nn.Module):
             shift, scale = modulation[:2]
         qkv = self.qkv(modulate(x_TD, shift, scale, spread)).unflatten(-1, (3, self.heads, -1))
         qk, v = qkv.split([2, 1], dim=1)
-        return normalise(qk, self.q_norm, self.k_norm), v.squeeze(1), modulation[2:]
+        return normalise(qk, self.q_norm, self.k_norm), v, modulation[2:]
 
     def after(self, x_TD: Tensor, attention_TD: Tensor, modulation: Sequence[Tensor], spread: Spread) -> Tensor:
         """Add the attention's and the MLP's share to the residual stream."""
@@ -159,16 +175,26 @@ class DoubleBlock(nn.Module):
         self.video = Stream(config)
 
     def forward(
-        self, text_TD: Tensor, video_TD: Tensor, condition_SD: Tensor, layout: Layout, past: Past
+        self,
+        text_TD: Tensor,
+        video_TD: Tensor,
+        condition_SD: Tensor,
+        layout: Layout,
+        past: Past,
+        recompute: Recompute = "none",
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Text, video, and the keys and values [T, N, H] of both, text first."""
-        texts = layout.plan.texts
+        return run(self._forward, recompute, text_TD, video_TD, condition_SD, layout, past)
+
+    def _forward(
+        self, text_TD: Tensor, video_TD: Tensor, condition_SD: Tensor, layout: Layout, past: Past
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        texts = layout.texts
         text_condition, video_condition = condition_SD.split([texts, len(condition_SD) - texts])
         text_qk, text_v, text_rest = self.text.before(text_TD, text_condition, layout.text)
         video_qk, video_v, video_rest = self.video.before(video_TD, video_condition, layout.video)
-        q, k, v = _ready(torch.cat([text_qk, video_qk]), torch.cat([text_v, video_v]), layout)
-        attention = attend(q, k, v, layout.plan, past).flatten(1)
-        text_attention, video_attention = attention.split([len(text_TD), len(video_TD)])
+        attention_TD, k, v = _attention(torch.cat([text_qk, video_qk]), torch.cat([text_v, video_v]), layout, past)
+        text_attention, video_attention = attention_TD.split([len(text_TD), len(video_TD)])
         text_TD = self.text.after(text_TD, text_attention, text_rest, layout.text)
         video_TD = self.video.after(video_TD, video_attention, video_rest, layout.video)
         return text_TD, video_TD, k, v
@@ -188,13 +214,17 @@ class SingleBlock(nn.Module):
         self.mlp_in = nn.Linear(width, config.mlp_ratio * width)
         self.out = nn.Linear((1 + config.mlp_ratio) * width, width)
 
-    def forward(self, x_TD: Tensor, condition_SD: Tensor, layout: Layout, past: Past) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x_TD: Tensor, condition_SD: Tensor, layout: Layout, past: Past, recompute: Recompute = "none"
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The residual stream of text and video, and the keys and values [T, N, H]."""
+        return run(self._forward, recompute, x_TD, condition_SD, layout, past)
+
+    def _forward(self, x_TD: Tensor, condition_SD: Tensor, layout: Layout, past: Past) -> tuple[Tensor, Tensor, Tensor]:
         shift, scale, gate = self.modulation(condition_SD).unflatten(-1, (3, -1)).unbind(1)
         modulated_TD = modulate(x_TD, shift, scale, layout.joint)
         qk, v = self.qkv(modulated_TD).unflatten(-1, (3, self.heads, -1)).split([2, 1], dim=1)
-        q, k, v = _ready(normalise(qk, self.q_norm, self.k_norm), v.squeeze(1), layout)
-        attention_TD = attend(q, k, v, layout.plan, past).flatten(1)
+        attention_TD, k, v = _attention(normalise(qk, self.q_norm, self.k_norm), v, layout, past)
         mlp_TD = F.gelu(self.mlp_in(modulated_TD), approximate="tanh")
         change_TD = self.out(torch.cat([attention_TD.to(mlp_TD.dtype), mlp_TD], dim=-1))
         return add_gated(x_TD, change_TD, gate, layout.joint), k, v

@@ -94,21 +94,15 @@ def rotate(x: Tensor, rotations: Tensor) -> Tensor:
     return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotations)).flatten(-2)
 
 
-def table_positions(segments: Sequence[Segment], config: DiTConfig, dtype: torch.dtype) -> Tensor:
+def table_positions(segment: Segment, config: DiTConfig, dtype: torch.dtype) -> Tensor:
     """[T, D] additive positions from the centre of a fixed sine-cosine table, interpolated between its cells.
 
     The first half of D tells the column, the other the row. Raises ValueError for a grid larger than the table.
     """
-    parts = []
-    for segment in segments:
-        frames, height, width = segment.grid
-        columns, rows = (_axis(config, side, segment.stride) for side in (width, height))
-        both = torch.cat(
-            [columns[None].expand(height, -1, -1), rows[:, None].expand(-1, width, -1)],
-            dim=-1,
-        )
-        parts.append(both.to(dtype).expand(frames, -1, -1, -1).flatten(0, 2))
-    return torch.cat(parts)
+    frames, height, width = segment.grid
+    columns, rows = (_axis(config, side, segment.stride) for side in (width, height))
+    both = torch.cat([columns[None].expand(height, -1, -1), rows[:, None].expand(-1, width, -1)], dim=-1)
+    return both.to(dtype).expand(frames, -1, -1, -1).flatten(0, 2)
 
 
 def _axis(config: DiTConfig, cells: int, stride: int) -> Tensor:

@@ -6,14 +6,12 @@ Shape letters: T tokens, S segments, D width, L text tokens, C channels.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from itertools import groupby
-from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from rayramid.models.attention import AttentionPlan, Executor, plan_attention
 from rayramid.models.cache import Cache
@@ -29,28 +27,18 @@ from rayramid.models.dit.embeddings import (
     timestep_waves,
     unpatchify,
 )
+from rayramid.models.dit.recompute import Recompute
 from rayramid.models.history import Segment, sees, sees_official
 from rayramid.models.precision import widen, without_autocast
 from rayramid.models.sequence import Pack
-
-Recompute = Literal["none", "selective", "full"]
-
-# What selective activation checkpointing keeps; the rest, element by element and copies, is cheap to do again.
-KEPT = {
-    torch.ops.aten.mm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-    torch.ops.aten._scaled_dot_product_flash_attention.default,
-    torch.ops.aten._scaled_dot_product_efficient_attention.default,
-    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
-    torch.ops.higher_order.flex_attention,
-}
+from rayramid.models.sequence_parallel import Part, Tokens
 
 
 class DiT(nn.Module):
     """Predicts the velocity `x_end - x_start` (Eq. 11) of every target in a pack.
 
-    `executor` chooses the attention (None: flex on CUDA, else sdpa); `recompute` is activation checkpointing.
+    `executor` chooses the attention (None: flex on CUDA, else sdpa); `recompute` is activation checkpointing; with a
+    `sequence_group`, its ranks split every pack between them and have to call alike.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -58,6 +46,7 @@ class DiT(nn.Module):
         self.config = config
         self.executor: Executor | None = None
         self.recompute: Recompute = "none"
+        self.sequence_group: dist.ProcessGroup | None = None
         width = config.width
         self.patch_in = nn.Linear(config.patch**2 * config.latent_channels, width)
         self.text_in = nn.Linear(config.text_dim, width)
@@ -110,14 +99,14 @@ class DiT(nn.Module):
         device = self.patch_in.weight.device
         executor = self.executor or ("flex" if device.type == "cuda" else "sdpa")
         plan = plan_attention(pack.segments, cached, self._sees, executor=executor, device=device)
-        segments = [pack.segments[index] for index in plan.order]
-        self._check_history(segments, plan)
+        tokens = Tokens.of([pack.segments[index] for index in plan.order], self.sequence_group, self.config.heads)
+        self._check_history(tokens.segments, plan)
         past = [_past(held, block) for block in range(len(self.blocks))]
         with self._autocast():
-            text_TD, video_TD, condition_SD, layout = self._embed(pack, segments, plan)
+            text_TD, video_TD, condition_SD, layout = self._embed(pack, plan, tokens)
             video_TD, pairs = self.run_blocks(text_TD, video_TD, condition_SD, layout, past, keep=any(held))
-            velocities = self._velocities(pack, segments, plan, video_TD, condition_SD)
-        for number, segment in enumerate(segments):
+            velocities = self._velocities(pack, plan, tokens, video_TD, condition_SD)
+        for number, segment in enumerate(tokens.segments):
             cache = held[segment.clip]
             if cache is not None and segment.kind != "target":
                 start = sum(plan.lengths[:number])
@@ -139,26 +128,19 @@ class DiT(nn.Module):
         pairs = []
         doubles = len(self.double_blocks)
         for block, before in zip(self.double_blocks, past[:doubles], strict=True):
-            text_TD, video_TD, k, v = self._run(block, text_TD, video_TD, condition_SD, layout, before)
+            text_TD, video_TD, k, v = block(text_TD, video_TD, condition_SD, layout, before, self.recompute)
             pairs += [(k, v)] if keep else []
         x_TD = torch.cat([text_TD, video_TD])
         for block, before in zip(self.single_blocks, past[doubles:], strict=True):
-            x_TD, k, v = self._run(block, x_TD, condition_SD, layout, before)
+            x_TD, k, v = block(x_TD, condition_SD, layout, before, self.recompute)
             pairs += [(k, v)] if keep else []
         return x_TD[len(text_TD) :], pairs
 
     def compile_blocks(self) -> None:
         """Compile each block (fullgraph). Worth its time on GPUs; on CPUs every new pack layout compiles again."""
         for block in self.blocks:
-            block.compile(fullgraph=True)
-
-    def _run(self, block: nn.Module, *inputs: Any) -> tuple[Tensor, ...]:
-        if self.recompute == "none" or not torch.is_grad_enabled():
-            return block(*inputs)
-        if self.recompute == "full":
-            return checkpoint(block, *inputs, use_reentrant=False)
-        contexts = partial(create_selective_checkpoint_contexts, _keep_products)
-        return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
+            # Not the call but what it calls: hooks of FSDP stay outside.
+            block.forward = torch.compile(block.forward, fullgraph=True)
 
     def _autocast(self) -> AbstractContextManager[object]:
         """Weights in low precision multiply in it; everything else stays exact, as under a caller's autocast."""
@@ -195,36 +177,40 @@ class DiT(nn.Module):
                     f"{len(visible)} segments, not {expected}: text and context must be in pack or cache, each once"
                 )
 
-    def _embed(
-        self, pack: Pack, segments: Sequence[Segment], plan: AttentionPlan
-    ) -> tuple[Tensor, Tensor, Tensor, Layout]:
-        """Tokens of text and video, the condition of each segment, and what the blocks share."""
+    def _embed(self, pack: Pack, plan: AttentionPlan, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor, Layout]:
+        """Own tokens of text and video, the condition of each segment that has some, and what the blocks share."""
         weight = self.patch_in.weight
         exact = torch.promote_types(weight.dtype, torch.float32)
-        contents = [pack.contents[index].to(weight.device, weight.dtype) for index in plan.order]
-        words, video = segments[: plan.texts], segments[plan.texts :]
-        layout = _layout(plan, rotations(positions(segments).to(weight.device), self.config.rope_axes, exact))
+        turns = rotations(positions(tokens.segments)[tokens.own].to(weight.device), self.config.rope_axes, exact)
+        words, video = tokens.text, tokens.video
+        layout = _layout(plan, tokens, turns)
 
         # The residual stream is exact from the start.
-        text_TD = widen(self.text_in(torch.cat([weight.new_empty(0, self.config.text_dim), *contents[: plan.texts]])))
-        patches = [patchify(latent, self.config.patch) for latent in contents[plan.texts :]]
+        embeddings = [self._content(pack, plan, part)[part.tokens] for part in words]
+        text_TD = widen(self.text_in(torch.cat([weight.new_empty(0, self.config.text_dim), *embeddings])))
+        patches = [patchify(self._content(pack, plan, part), self.config.patch)[part.tokens] for part in video]
         video_TD = widen(self.patch_in(torch.cat([weight.new_empty(0, weight.shape[1]), *patches])))
         if self.config.position_table:
-            video_TD = video_TD + table_positions(video, self.config, exact).to(weight.device)
+            table = [table_positions(part.segment, self.config, exact)[part.tokens] for part in video]
+            video_TD = video_TD + torch.cat([torch.empty(0, self.config.width), *table]).to(video_TD)
 
-        prompts = torch.tensor([pack.prompt_of[index] for index in plan.order], device=weight.device)
-        timesteps = torch.tensor([segment.timestep for segment in segments], device=weight.device)
+        prompts = torch.tensor([pack.prompt_of[plan.order[part.number]] for part in tokens.mine], device=weight.device)
+        timesteps = torch.tensor([part.segment.timestep for part in tokens.mine], device=weight.device)
         with without_autocast(weight.device):
             time_SD = self.time_in(timestep_waves(timesteps.to(exact)))
             pooled_SD = self.pooled_in(pack.pooled_QP.to(weight.device))[prompts]
         condition_SD = time_SD + pooled_SD
         if self.config.conditioning == "shared_context":
-            roles = torch.tensor([self._role(segment) for segment in segments], device=weight.device)
+            roles = torch.tensor([self._role(part.segment) for part in tokens.mine], device=weight.device)
             condition_SD = condition_SD + self.role_times[roles]
             text_roles, video_roles = self.role_tokens[roles].split([len(words), len(video)])
             text_TD = layout.text.apply(torch.add, text_TD, text_roles)
             video_TD = layout.video.apply(torch.add, video_TD, video_roles)
         return text_TD, video_TD, F.silu(condition_SD), layout
+
+    def _content(self, pack: Pack, plan: AttentionPlan, part: Part) -> Tensor:
+        weight = self.patch_in.weight
+        return pack.contents[plan.order[part.number]].to(weight.device, weight.dtype)
 
     def _role(self, segment: Segment) -> int:
         if segment.kind == "text":
@@ -232,24 +218,23 @@ class DiT(nn.Module):
         return 1 + segment.level + (self.config.levels if segment.kind == "target" else 0)
 
     def _velocities(
-        self,
-        pack: Pack,
-        segments: Sequence[Segment],
-        plan: AttentionPlan,
-        video_TD: Tensor,
-        condition_SD: Tensor,
+        self, pack: Pack, plan: AttentionPlan, tokens: Tokens, video_TD: Tensor, condition_SD: Tensor
     ) -> list[Tensor]:
-        numbers = [number for number, segment in enumerate(segments) if segment.kind == "target"]
-        if not numbers:
+        """Of all target pieces: ranks that split the pack give each other theirs."""
+        if not pack.targets:
             return []
-        parts = video_TD.split(plan.lengths[plan.texts :])
-        x_TD = torch.cat([parts[number - plan.texts] for number in numbers])
-        lengths = [plan.lengths[number] for number in numbers]
+        own = zip(tokens.video, video_TD.split([part.length for part in tokens.video]), strict=True)
+        x_TD = torch.cat([video_TD[:0], *(x for part, x in own if part.segment.kind == "target")])
+        places = [place for place, part in enumerate(tokens.mine) if part.segment.kind == "target"]
+        lengths = [tokens.mine[place].length for place in places]
         spread = _spread(lengths, indexed=plan.flex is not None, device=x_TD.device)
-        out = widen(self.head(x_TD, condition_SD[numbers], spread)).split(lengths)
+        out = tokens.gather_targets(widen(self.head(x_TD, condition_SD[places], spread)))
+        targets = [(number, segment) for number, segment in enumerate(tokens.segments) if segment.kind == "target"]
         velocity = {
-            plan.order[number]: unpatchify(tokens, segments[number].grid, self.config.patch)
-            for number, tokens in zip(numbers, out, strict=True)
+            plan.order[number]: unpatchify(part, segment.grid, self.config.patch)
+            for (number, segment), part in zip(
+                targets, out.split([segment.length for _, segment in targets]), strict=True
+            )
         }
         return [torch.cat([velocity[index] for index in target], dim=1) for target in pack.targets]
 
@@ -259,22 +244,17 @@ def _gates(bias: Tensor, width: int) -> Tensor:
     return bias.detach().view(-1, width)[2::3]
 
 
-def _keep_products(context: object, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in KEPT else CheckpointPolicy.PREFER_RECOMPUTE
-
-
 def _past(caches: Sequence[Cache | None], block: int) -> Past:
     pasts = [cache.past(block) for cache in caches if cache]
     return [tensor for keys, _ in pasts for tensor in keys], [tensor for _, values in pasts for tensor in values]
 
 
-def _layout(plan: AttentionPlan, turns: Tensor) -> Layout:
-    indexed, device = plan.flex is not None, turns.device
-    text, video = (
-        _spread(lengths, indexed=indexed, device=device)
-        for lengths in (plan.lengths[: plan.texts], plan.lengths[plan.texts :])
+def _layout(plan: AttentionPlan, tokens: Tokens, turns: Tensor) -> Layout:
+    text, video, joint = (
+        _spread([part.length for part in parts], indexed=plan.flex is not None, device=turns.device)
+        for parts in (tokens.text, tokens.video, tokens.mine)
     )
-    return Layout(plan, turns, text, video, _spread(plan.lengths, indexed=indexed, device=device))
+    return Layout(plan, turns, text, video, joint, len(tokens.text), tokens.split)
 
 
 def _spread(lengths: Sequence[int], *, indexed: bool, device: torch.device) -> Spread:

@@ -59,8 +59,8 @@ def test_official_has_a_segment_per_frame_at_the_targets_timestep_and_grid() -> 
 
 def test_position_table_is_cropped_at_its_centre_and_interpolated_for_coarser_copies() -> None:
     config = dataclasses.replace(CONFIG, position_table=6, position_base=3)
-    fine = table_positions([Segment(0, "target", 0, 0, (1, 2, 2))], config, torch.float64)
-    coarse = table_positions([Segment(0, "context", 0, 1, (1, 1, 1), stride=2)], config, torch.float64)
+    fine = table_positions(Segment(0, "target", 0, 0, (1, 2, 2)), config, torch.float64)
+    coarse = table_positions(Segment(0, "context", 0, 1, (1, 1, 1), stride=2), config, torch.float64)
     # The crop of 2 in 6 begins at 2; a step of the table is 3/6. Columns come first.
     angles = torch.tensor([1.0, 1.5], dtype=torch.float64)[:, None] * 10000.0 ** -(torch.arange(4) / 4).double()
     axis = torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -68,7 +68,7 @@ def test_position_table_is_cropped_at_its_centre_and_interpolated_for_coarser_co
     torch.testing.assert_close(fine, expected, rtol=0, atol=1e-7)
     torch.testing.assert_close(coarse[0], expected.mean(0), rtol=0, atol=1e-7)
     with pytest.raises(ValueError, match="grid of 8 tokens a side: the position table has 6"):
-        table_positions([Segment(0, "target", 0, 0, (1, 8, 2))], config, torch.float64)
+        table_positions(Segment(0, "target", 0, 0, (1, 8, 2)), config, torch.float64)
 
 
 def test_patches_hold_rows_columns_then_channels() -> None:
