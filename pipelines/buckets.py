@@ -71,7 +71,8 @@ def choose(
     if not fitting:
         raise NoBucketError(f"{width}x{height} is too small for every size")
     _, _, size_height, size_width = min(fitting)
-    available = 1 if duration_ms is None else round(duration_ms * fps / 1000)
+    # A clip's start is its first frame's time rounded down: the last millisecond may not be there.
+    available = 1 if duration_ms is None else round((duration_ms - 1) * fps / 1000)
     frames = max((length for length in lengths if length <= available), default=None)
     if frames is None:
         raise NoBucketError(f"{available} frames at {fps:g} fps are fewer than {min(lengths)}")

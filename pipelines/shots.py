@@ -111,8 +111,13 @@ def clip_ranges(
     ends = [*(moment(end) - trim_ms for end, _ in transitions), end_ms]
     ranges: list[tuple[int, int]] = []
     for first, last in zip(starts, ends, strict=True):
-        pieces = [(start, min(start + max_ms, last)) for start in range(first, last, max_ms)]
-        ranges += [(start, end) for start, end in pieces if end - start >= min_ms]
+        # A clip starts with a frame, wherever it was trimmed or chopped: so its length is that of its frames.
+        start = moment(int(np.searchsorted(times_ms, first)))
+        while start < last:
+            end = min(start + max_ms, last)
+            if end - start >= min_ms:
+                ranges.append((start, end))
+            start = moment(int(np.searchsorted(times_ms, end)))
     return ranges
 
 

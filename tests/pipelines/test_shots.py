@@ -44,6 +44,13 @@ def test_a_boundary_is_the_floor_of_its_first_frames_time():
     assert times_ms[94] < 3169 <= times_ms[95]
 
 
+def test_every_clip_starts_with_a_frame():
+    # Frames at 0, 250, 500, …: pieces of 1.1 s begin at 0, 1250 and 2500, after a trim of 0.3 s at 500 beyond the cut.
+    times_ms = np.arange(14) * 250.0
+    assert clip_ranges(times_ms, [], 3500, Shots(min_s=0.5, max_s=1.1)) == [(0, 1100), (1250, 2350), (2500, 3500)]
+    assert clip_ranges(times_ms, cuts(4), 3500, Shots(min_s=0.5, max_s=9, trim_s=0.3)) == [(0, 700), (1500, 3500)]
+
+
 def test_a_gradual_transition_belongs_to_no_clip():
     assert ranges([(30, 42), (90, 100)], 10_000) == [(0, 3000), (4200, 9000)]
     assert ranges([(0, 5), (50, 60)], 10_000, trim_s=0.2) == [(700, 4800), (6200, 10_000)]
