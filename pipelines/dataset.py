@@ -3,13 +3,13 @@
 Shape letters: C channels, T latents in time, H W latent grid, L text tokens, D their width, P the pooled width.
 """
 
-import zlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import torch
+from isal.isal_zlib import crc32 as crc32_of
 from torch import Tensor
 
 from rayramid.models import storage
@@ -139,7 +139,7 @@ class LatentDataset:
             raise DamagedError(location, f"missing, version {self.version} lists it") from None
 
     def _check(self, file: str, data: bytearray, crc32: int) -> None:
-        if zlib.crc32(data) != crc32:
+        if crc32_of(data) != crc32:
             raise DamagedError(
                 storage.join(self.root, file), f"not the bytes that version {self.version} was made with"
             )

@@ -5,15 +5,15 @@ one page. So the values of a group are the last bytes of its column chunk, and a
 ranged read and no footer.
 """
 
-import zlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from isal.isal_zlib import crc32
 
 Row = Mapping[str, Any]
 
@@ -83,6 +83,15 @@ class Place:
     crc32: int
 
 
+@dataclass(frozen=True)
+class _Tensor:
+    """What is remembered of a tensor until its place is known; the edges are its first and last bytes."""
+
+    length: int
+    crc32: int
+    edges: bytes
+
+
 class LatentWriter:
     """Writes rows into one Parquet file, `rows_per_group` rows to a group, and finds the place of every tensor.
 
@@ -95,19 +104,19 @@ class LatentWriter:
         self._rows_per_group = rows_per_group
         self._tensors = [field.name for field in schema if field.type == pa.large_binary()]
         scalars = [name for name in schema.names if name not in self._tensors]
+        self._scalars = pa.schema([schema.field(name) for name in scalars])
+        # A single value is larger compressed, with a dictionary or statistics than without.
+        single = rows_per_group == 1
         self._writer = pq.ParquetWriter(
             path,
             schema,
-            compression={name: "NONE" if name in self._tensors else "ZSTD" for name in schema.names},
-            use_dictionary=[name for name in scalars if pa.types.is_string(schema.field(name).type)],
-            write_statistics=scalars,
+            compression={name: "NONE" if single or name in self._tensors else "ZSTD" for name in schema.names},
+            use_dictionary=[n for n in scalars if pa.types.is_string(schema.field(n).type) and not single],
+            write_statistics=[] if single else scalars,
             data_page_size=_ONE_PAGE,
         )
-        self._beside = ThreadPoolExecutor(1)
         self._buffer: list[Row] = []
-        self._groups: list[list[dict[str, int]]] = []
-        self._checksums: list[list[dict[str, int]]] = []
-        self._edges: list[dict[str, bytes]] = []
+        self._groups: list[list[dict[str, _Tensor]]] = []
 
     def write(self, rows: Sequence[Row]) -> None:
         """Append rows; full row groups go to the file at once."""
@@ -120,7 +129,6 @@ class LatentWriter:
         """Finish the file; for every row written, in order, the place of each of its tensors."""
         if self._buffer:
             self._flush()
-        self._beside.shutdown()
         self._writer.close()
         metadata = pq.read_metadata(self._path)
         columns = (
@@ -129,39 +137,55 @@ class LatentWriter:
             else {}
         )
         places: list[dict[str, Place]] = []
-        for group, lengths in enumerate(self._groups):
-            found: list[dict[str, Place]] = [{} for _ in lengths]
+        for group, rows in enumerate(self._groups):
+            found: list[dict[str, Place]] = [{} for _ in rows]
             for name in self._tensors:
                 chunk = metadata.row_group(group).column(columns[name])
                 end = chunk.data_page_offset + chunk.total_compressed_size
-                for row in reversed(range(len(lengths))):
-                    length = lengths[row].get(name)
-                    if length is None:
-                        continue
-                    found[row][name] = Place(group, row, end - length, length, self._checksums[group][row][name])
-                    end -= length + _LENGTH_PREFIX
+                for number, row in reversed(list(enumerate(rows))):
+                    if name in row:
+                        length = row[name].length
+                        found[number][name] = Place(group, number, end - length, length, row[name].crc32)
+                        end -= length + _LENGTH_PREFIX
             places += found
         self._verify(places)
         return places
 
     def _flush(self) -> None:
         rows, self._buffer = self._buffer, []
-        values = [{name: row[name] for name in self._tensors if row.get(name) is not None} for row in rows]
-        # Beside each other: either takes as long as writing the bytes itself.
-        checksums = self._beside.submit(lambda: [{k: zlib.crc32(v) for k, v in row.items()} for row in values])
-        self._writer.write_table(pa.Table.from_pylist(rows, schema=self._schema), row_group_size=len(rows))
-        self._checksums.append(checksums.result())
-        self._groups.append([{k: len(v) for k, v in row.items()} for row in values])
-        self._edges += [{k: v[:_EDGE] + v[-_EDGE:] for k, v in row.items()} for row in values]
+        scalars = pa.Table.from_pylist(rows, schema=self._scalars)
+        columns = [
+            _column([row.get(name) for row in rows]) if name in self._tensors else scalars[name]
+            for name in self._schema.names
+        ]
+        self._writer.write_table(pa.table(columns, schema=self._schema), row_group_size=len(rows))
+        self._groups.append(
+            [{name: _tensor(row[name]) for name in self._tensors if row.get(name) is not None} for row in rows]
+        )
 
     def _verify(self, places: list[dict[str, Place]]) -> None:
         """Whether each tensor begins and ends where its place says; readers check the rest by the CRC."""
+        rows = (row for group in self._groups for row in group)
         with self._path.open("rb") as file:
-            for row, edges in zip(places, self._edges, strict=True):
-                for name, place in row.items():
+            for row, found in zip(rows, places, strict=True):
+                for name, place in found.items():
                     file.seek(place.offset)
                     begin = file.read(min(_EDGE, place.length))
                     file.seek(place.offset + max(0, place.length - _EDGE))
-                    assert begin + file.read(min(_EDGE, place.length)) == edges[name], (
+                    assert begin + file.read(min(_EDGE, place.length)) == row[name].edges, (
                         f"{self._path}: a tensor is not where it should be"
                     )
+
+
+def _tensor(value: bytes) -> _Tensor:
+    return _Tensor(len(value), crc32(value), value[:_EDGE] + value[-_EDGE:])
+
+
+def _column(values: Sequence[bytes | None]) -> pa.ChunkedArray:
+    """The values as they lie in memory: Arrow's own conversion copies them, which takes half as long as writing."""
+    return pa.chunked_array([pa.nulls(1, pa.large_binary()) if v is None else _borrowed(v) for v in values])
+
+
+def _borrowed(value: bytes) -> pa.LargeBinaryArray:
+    offsets = pa.py_buffer(np.array([0, len(value)], np.int64))
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(value)])

@@ -57,7 +57,7 @@ class ShotsJob:
     def _clips(self, row: Row) -> list[Row]:
         probe = self._frames.probe(row["uri"], row["kind"])
         if row["kind"] == "image":
-            ranges = [(0, math.ceil(probe.duration_ms))]
+            ranges = [(0, probe.duration_ms)]
         else:
             ranges = self._ranges(row, probe)
         return [
@@ -83,7 +83,8 @@ class ShotsJob:
         times_ms = self._frames.times(row["uri"])
         if len(times_ms) == 0:
             raise DecodeError(row["uri"], "no frames")
-        end_ms = math.ceil(times_ms[-1] + _frame_ms(times_ms, probe))
+        # No frame is held longer than usual at the end, and none longer than the file says.
+        end_ms = min(math.ceil(times_ms[-1] + _frame_ms(times_ms, probe)), probe.duration_ms)
         whole = {**row, "start_ms": 0, "end_ms": end_ms}
         transitions = self._detect(self._frames.read(whole, self._detection_size(probe)))
         return clip_ranges(times_ms, transitions, end_ms, self._shots)

@@ -59,7 +59,7 @@ class Shots(Part):
     detector: Literal["pyscenedetect", "transnetv2", "none"] = "pyscenedetect"
     threshold: float | None = Field(default=None, gt=0, description="default 27 for pyscenedetect, 0.5 for transnetv2")
     min_s: float = Field(default=1.0, ge=0)
-    max_s: float = Field(default=10.0, gt=0, description="a longer shot becomes several clips")
+    max_s: float = Field(default=10.0, ge=0.001, description="a longer shot becomes several clips")
     trim_s: float = Field(default=0.0, ge=0, description="cut off at both ends of a shot that borders on a cut")
 
     @model_validator(mode="after")

@@ -28,7 +28,10 @@ THREADS = 2
 
 @dataclass(frozen=True)
 class Probe:
-    """A video as it is shown, after its rotation. `missing_frames`: promised by the header, absent from the file."""
+    """A video as it is shown, after its rotation; its duration in whole milliseconds.
+
+    `missing_frames`: promised by the header, absent from the file.
+    """
 
     width: int
     height: int
@@ -108,7 +111,7 @@ def scan(path: Path) -> Track:
     end_us = int(times_us[-1]) + (last_us or (int(times_us[-1] / (frames - 1)) if frames > 1 else round(1e6 / rate)))
     fps = round((frames - 1) * 1e6 / int(times_us[-1]), 3) if frames > 1 else float(rate)
     missing = max(0, promised - frames - unshown) if found else 0
-    probe = Probe(width, height, fps, frames, max(1, round(end_us / 1000)), codec, missing)
+    probe = Probe(width, height, fps, frames, max(1, end_us // 1000), codec, missing)
     return Track(path, probe, rotation, closed, end_us, times_us, pts if rising else None, keys)
 
 

@@ -2,9 +2,12 @@ from importlib import metadata
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rayramid.models.media.errors import DecodeError
-from rayramid.models.media.read import read_frames
+from rayramid.models.media.read import read_frames, select
+from rayramid.pipelines.buckets import choose
 from rayramid.pipelines.cuts import TRANSNET_SIZE, TransitionDetector, content_cuts
 from rayramid.pipelines.shots import ShotsJob, clip_ranges
 from rayramid.pipelines.spec import Shots
@@ -49,6 +52,25 @@ def test_every_clip_starts_with_a_frame():
     times_ms = np.arange(14) * 250.0
     assert clip_ranges(times_ms, [], 3500, Shots(min_s=0.5, max_s=1.1)) == [(0, 1100), (1250, 2350), (2500, 3500)]
     assert clip_ranges(times_ms, cuts(4), 3500, Shots(min_s=0.5, max_s=9, trim_s=0.3)) == [(0, 700), (1500, 3500)]
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    gaps_us=st.lists(st.integers(1000, 200_000), min_size=20, max_size=120),
+    cut=st.integers(1, 119),
+    max_s=st.floats(0.05, 1),
+    trim_s=st.floats(0, 0.2),
+    fps=st.sampled_from([8, 12, 23.976, 24, 25, 30, 60]),
+)
+def test_a_clip_has_the_frames_that_its_bucket_promises(gaps_us, cut, max_s, trim_s, fps):
+    # Frames at any times, held to the next one's; a cut anywhere, pieces of any length, read at any rate.
+    times_us = np.cumsum([0, *gaps_us[:-1]])
+    end_us = sum(gaps_us)
+    shots = Shots(min_s=0, max_s=max_s, trim_s=trim_s)
+    for start_ms, end_ms in clip_ranges(times_us / 1000, cuts(cut), end_us // 1000, shots):
+        if end_ms - start_ms > 1000 / fps:
+            frames = choose(64, 64, end_ms - start_ms, ["64x64"], range(1, 1000), fps, 1).frames
+            assert len(select(times_us, end_us, start_ms, end_ms, fps)) >= frames
 
 
 def test_a_gradual_transition_belongs_to_no_clip():
