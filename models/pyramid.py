@@ -72,6 +72,7 @@ class Pyramid:
         stage_range: `levels + 1` rising edges from 0 to 1 of the uncorrected windows, noisiest stage first;
             None means equal shares.
         shift: moves time towards noise, `sigma -> shift * sigma / (1 + (shift - 1) * sigma)`; 1 leaves it alone.
+        renoise: false leaves out the corrective noise of the jumps, as the paper's ablation does; training is the same.
         schedule: `uniform` takes equal steps and wastes none; `official` is the published one: window edges cut to
             1/1000 and a last step of that length.
 
@@ -84,6 +85,7 @@ class Pyramid:
     stage_range: tuple[float, ...] | None = None
     shift: float = 1.0
     schedule: Literal["uniform", "official"] = "uniform"
+    renoise: bool = True
 
     def __post_init__(self) -> None:
         if self.levels < 1:
@@ -188,8 +190,10 @@ class Pyramid:
             raise ValueError(f"noise of {_size(noise)} to enter from {_size(x)} (HxW): its sides must be twice as long")
         start = self.windows[level][0]
         end_before = self.windows[level + 1][1]
-        scale = (1 - start) / math.sqrt(1 + self.gamma)
-        return start / end_before * up(x) + scale * block_noise(noise, self.gamma)
+        signal = start / end_before * up(x)
+        if not self.renoise:
+            return signal
+        return signal + (1 - start) / math.sqrt(1 + self.gamma) * block_noise(noise, self.gamma)
 
     def steps(self, count: int) -> tuple[float, ...]:
         """The `count + 1` local times between which a stage's Euler steps run, from 0 to 1."""

@@ -12,7 +12,7 @@ from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
 from rayramid.models.importers import flux, mmdit
 from rayramid.models.importers.published import CONFIG
-from rayramid.models.weights import adopt, check_keys, load_strict, shapes
+from rayramid.models.weights import adopt, check_keys, shapes
 
 
 class Architecture(Protocol):
@@ -53,6 +53,22 @@ def class_of(published: Mapping[str, Any], source: str) -> str:
     return str(name)
 
 
+def config_from_published(
+    published: Mapping[str, Any], config_source: str = CONFIG, *, levels: int = 3, frames_per_unit: int | None = 1
+) -> DiTConfig:
+    """Our configuration (`conditioning: official`) of a published one; arguments and errors as `dit_from_published`."""
+    architecture = ARCHITECTURES[class_of(published, config_source)]
+    try:
+        return dataclasses.replace(
+            architecture.config_from(published, config_source), levels=levels, frames_per_unit=frames_per_unit
+        )
+    except UserError:
+        raise
+    # What DiTConfig can't be.
+    except ValueError as wrong:
+        raise UserError(f"{config_source}: {wrong}") from wrong
+
+
 def dit_from_published(
     published: Mapping[str, Any],
     weights: Mapping[str, Tensor],
@@ -78,22 +94,13 @@ def dit_from_published(
         UserError: an unknown architecture or variant; a key missing, surplus or of a wrong shape.
     """
     name = class_of(published, config_source)
-    architecture = ARCHITECTURES[name]
-    try:
-        config = dataclasses.replace(
-            architecture.config_from(published, config_source), levels=levels, frames_per_unit=frames_per_unit
-        )
-    except UserError:
-        raise
-    # What DiTConfig can't be.
-    except ValueError as wrong:
-        raise UserError(f"{config_source}: {wrong}") from wrong
+    config = config_from_published(published, config_source, levels=levels, frames_per_unit=frames_per_unit)
     if name == mmdit.IMAGE_CLASS and published.get("qk_norm") is None:
         weights = mmdit.with_new_norms(weights, config)
     check_keys(shapes(weights), published_shapes(config), source)
     with torch.device("meta"):
         dit = DiT(config)
-    adopt(dit, architecture.from_published(weights, config, source), source)
+    adopt(dit, ARCHITECTURES[name].from_published(weights, config, source), source)
     return dit.eval()
 
 
@@ -128,22 +135,25 @@ def published_shapes(config: DiTConfig) -> dict[str, torch.Size]:
 
 
 def initial_weights(dit: DiT, config: DiTConfig) -> DiT:
-    """A model of `config` that starts from a published one, as the paper starts from SD3-medium.
+    """A model of `config` that starts from the weights of another, as the paper starts from SD3-medium.
 
-    The published models predict start - end, shared context end - start (Eq. 11): the output layer changes its sign.
-    Role embeddings start at zero.
+    The published models predict start - end, shared context end - start (Eq. 11): from one to the other, the output
+    layer changes its sign, and role embeddings start at zero.
 
     Args:
-        dit: an imported model, `conditioning: official`.
-        config: same blocks and widths; conditioning, levels and units may be others.
+        dit: the other model; its tensors become those of the new one where they are the same.
+        config: same blocks and widths; of an `official` model, conditioning, levels and units may become others.
 
     Raises:
         UserError: the two differ in a parameter's shape.
     """
     state = dit.state_dict()
-    if config.conditioning == "shared_context":
+    with torch.device("meta"):
+        started = DiT(config)
+    if dit.config.conditioning != config.conditioning:
+        assert dit.config.conditioning == "official", "shared context was never told a target's time"
         state |= {key: -state[key] for key in ("head.out.weight", "head.out.bias")}
-    started = DiT(config)
-    roles = {key: torch.zeros_like(value) for key, value in started.state_dict().items() if key.startswith("role_")}
-    load_strict(started, {**state, **roles}, "initial weights")
+        roles = {key: shape for key, shape in shapes(started.state_dict()).items() if key.startswith("role_")}
+        state |= {key: state["head.out.bias"].new_zeros(shape) for key, shape in roles.items()}
+    adopt(started, state, "initial weights")
     return started

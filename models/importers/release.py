@@ -14,10 +14,16 @@ from rayramid.models import storage
 from rayramid.models.card import ModelCard, load_card
 from rayramid.models.checkpoint import copy_folder, load_dit, save_model
 from rayramid.models.dit.config import DiTConfig
+from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
 from rayramid.models.importers import vae as vae_layout
-from rayramid.models.importers.dit import dit_from_published, dit_to_published, initial_weights
-from rayramid.models.importers.published import CONFIG, read_published, weights_file, write_published
+from rayramid.models.importers.dit import (
+    config_from_published,
+    dit_from_published,
+    dit_to_published,
+    initial_weights,
+)
+from rayramid.models.importers.published import CONFIG, read_config, read_published, weights_file, write_published
 from rayramid.models.presets import PRESETS
 from rayramid.models.pyramid import Pyramid
 from rayramid.models.vae.io import load_vae
@@ -62,6 +68,75 @@ NEGATIVE_PROMPT = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """One released DiT, by itself or with what is around it.
+
+    Attributes:
+        variant: its name, such as `768p`; empty for a DiT by itself.
+        folder: URL of the DiT.
+        around: URL of the release that has VAE and text encoders too; None for a DiT by itself.
+    """
+
+    variant: str
+    folder: str
+    around: str | None
+
+    def card(self) -> ModelCard:
+        """What the released model is (`conditioning: official`); reads no weights, so fingerprints are empty."""
+        config = config_from_published(read_config(self.folder), storage.join(self.folder, CONFIG))
+        defaults, levels = VARIANTS.get(self.variant, VARIANTS["384p"]), config.levels
+        return ModelCard(
+            preset=preset_of(config),
+            dit=dataclasses.asdict(config),
+            pyramid=dataclasses.asdict(Pyramid(levels=levels, schedule="official")),
+            fps=FPS,
+            width=defaults.width,
+            height=defaults.height,
+            frames=defaults.frames,
+            steps=((STEPS,) * levels, (VIDEO_STEPS,) * levels),
+            guidance=GUIDANCE,
+            video_guidance=VIDEO_GUIDANCE,
+            prompt_suffix=PROMPT_SUFFIX,
+            negative_prompt=NEGATIVE_PROMPT,
+        )
+
+    def dit(self) -> DiT:
+        """The DiT that computes what the released one does."""
+        published, weights = read_published(self.folder)
+        location = storage.join(self.folder, CONFIG)
+        return dit_from_published(published, weights, weights_file(self.folder), config_source=location)
+
+    def vae(self) -> CausalVAE | None:
+        """The VAE around the DiT."""
+        if self.around is None:
+            return None
+        folder, flux = storage.join(self.around, VAE_FOLDER), bool(self.card().dit["single_blocks"])
+        published, weights = read_published(folder)
+        config = vae_layout.config_from(published, "flux" if flux else "mmdit", storage.join(folder, CONFIG))
+        with torch.device("meta"):
+            vae = CausalVAE(config)
+        vae.load_state_dict(vae_layout.from_published(weights, config, weights_file(folder)), assign=True)
+        return vae.eval()
+
+
+def open_release(source: str, variant: str | None = None) -> Release:
+    """The release, or the DiT's folder, at the path or URL `source`.
+
+    Args:
+        source: of a release, or of one DiT's folder.
+        variant: which DiT of a release, such as `768p`; needed when it holds several.
+
+    Raises:
+        UserError: no such folder or variant.
+    """
+    if storage.exists(storage.join(source, CONFIG)):
+        return Release("", source, None)
+    variants = dict(_variants(source))
+    name = _choose(source, variants, variant)
+    return Release(name, variants[name], source)
+
+
 def import_weights(
     source: str,
     target: str,
@@ -82,37 +157,14 @@ def import_weights(
         UserError: no such folder or variant; a file truncated or of another model; a key missing, surplus or of a
             wrong shape. Names the file and the key.
     """
-    variants = dict(_variants(source))
-    if storage.exists(storage.join(source, CONFIG)):
-        name, folder, release = "", source, None
-    else:
-        name, release = _choose(source, variants, variant), source
-        folder = variants[name]
-    published, weights = read_published(folder)
-    dit = dit_from_published(published, weights, weights_file(folder), config_source=storage.join(folder, CONFIG))
+    release = open_release(source, variant)
+    card, dit = release.card(), release.dit()
     if conditioning != "official":
         dit = initial_weights(dit, dataclasses.replace(dit.config, conditioning=conditioning))
-    vae = None if release is None else _read_vae(release, dit.config)
-    defaults = VARIANTS.get(name, VARIANTS["384p"])
-    levels = dit.config.levels
-    card = ModelCard(
-        preset=preset_of(dit.config),
-        dit=dataclasses.asdict(dit.config),
-        pyramid=dataclasses.asdict(
-            Pyramid(levels=levels, schedule="official" if conditioning == "official" else "uniform")
-        ),
-        fps=FPS,
-        width=defaults.width,
-        height=defaults.height,
-        frames=defaults.frames,
-        steps=((STEPS,) * levels, (VIDEO_STEPS,) * levels),
-        guidance=GUIDANCE,
-        video_guidance=VIDEO_GUIDANCE,
-        prompt_suffix=PROMPT_SUFFIX,
-        negative_prompt=NEGATIVE_PROMPT,
-    )
-    text = None if release is None else _find_text(release, dit.config)
-    save_model(target, card, dit, vae, text)
+        pyramid = Pyramid(**card.pyramid | {"schedule": "uniform"})
+        card = dataclasses.replace(card, dit=dataclasses.asdict(dit.config), pyramid=dataclasses.asdict(pyramid))
+    text = None if release.around is None else _find_text(release.around, dit.config)
+    save_model(target, card, dit, release.vae(), text)
     return load_card(target)
 
 
@@ -184,14 +236,3 @@ def _find_text(release: str, config: DiTConfig) -> dict[str, str]:
             if file.endswith((".safetensors", INDEX_SUFFIX)):
                 read_entries(file)
     return folders
-
-
-def _read_vae(release: str, config: DiTConfig) -> CausalVAE:
-    folder = storage.join(release, VAE_FOLDER)
-    published, weights = read_published(folder)
-    statistics: Literal["mmdit", "flux"] = "flux" if config.single_blocks else "mmdit"
-    vae_config = vae_layout.config_from(published, statistics, storage.join(folder, CONFIG))
-    with torch.device("meta"):
-        vae = CausalVAE(vae_config)
-    vae.load_state_dict(vae_layout.from_published(weights, vae_config, weights_file(folder)), assign=True)
-    return vae.eval()

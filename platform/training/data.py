@@ -34,34 +34,47 @@ class Datasets:
         return next(iter(self.by_root.values()))
 
 
-def open_datasets(spec: TrainSpec, vae: tuple[str, str] | None = None) -> Datasets:
+@dataclass(frozen=True)
+class Origin:
+    """What made the latents and texts that something knows.
+
+    Attributes:
+        name: of the something, a dataset or a model.
+        vae: fingerprint of the VAE; empty when unknown.
+        text: fingerprint of the text encoders; empty when unknown.
+    """
+
+    name: str
+    vae: str
+    text: str
+
+
+def open_datasets(spec: TrainSpec, model: Origin | None = None) -> Datasets:
     """Opens what the spec reads.
 
     Args:
         spec: the run.
-        vae: name and VAE fingerprint of the model that the run starts from, if it starts from one.
+        model: that the run starts from, if it starts from one.
 
     Raises:
         UserError: a dataset is missing, or its latents come from another VAE or its texts from other encoders than the
             model's or the first dataset's; both are named.
     """
     opened: dict[tuple[str, int | None], LatentDataset] = {}
-    text: tuple[str, str] | None = None
+    known = [] if model is None else [model]
     for root in (root for phase in spec.phases for root in phase.data):
         if (root.root, root.version) in opened:
             continue
         dataset = LatentDataset.open(root.root, root.version)
-        vae = vae or (root.root, dataset.vae_fingerprint)
-        text = text or (root.root, dataset.text_fingerprint)
-        for part, (name, fingerprint), found in (
-            ("VAE", vae, dataset.vae_fingerprint),
-            ("text encoder", text, dataset.text_fingerprint),
-        ):
-            if found != fingerprint:
-                raise UserError(
-                    f"{root.root} was made with the {part} {found}, {name} with {fingerprint}; "
-                    f"encode both with the same {part}"
-                )
+        own = Origin(root.root, dataset.vae_fingerprint, dataset.text_fingerprint)
+        for other in known:
+            for part, found, expected in (("VAE", own.vae, other.vae), ("text encoder", own.text, other.text)):
+                if expected and found != expected:
+                    raise UserError(
+                        f"{own.name} was made with the {part} {found}, {other.name} with {expected}; "
+                        f"encode both with the same {part}"
+                    )
+        known = known or [own]
         opened[root.root, root.version] = dataset
     return Datasets(opened)
 

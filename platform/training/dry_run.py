@@ -11,7 +11,7 @@ from rayramid.platform.training.data import index_of, open_datasets
 from rayramid.platform.training.footprint import measure_for
 from rayramid.platform.training.index import Index
 from rayramid.platform.training.learner import weights_by_level
-from rayramid.platform.training.model import configure
+from rayramid.platform.training.model import configure, origin_of
 from rayramid.platform.training.plan import check_budget, deal, image_share, steps
 from rayramid.platform.training.spec import Phase, TrainSpec
 
@@ -93,9 +93,8 @@ def examine(spec: TrainSpec) -> DryRun:
     Raises:
         UserError: no clips to read, clips larger than a bin, datasets that don't fit the model or each other.
     """
-    config, _, card = configure(spec.model)
-    vae = (str(spec.model.start), card.vae_fingerprint) if card is not None and card.vae_fingerprint else None
-    datasets = open_datasets(spec, vae)
+    config, _, _ = configure(spec.model)
+    datasets = open_datasets(spec, origin_of(spec.model))
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in DiT(config).parameters())
     measure = measure_for(config)

@@ -1,6 +1,7 @@
 """From a checkpoint of the run to a folder that samples: the averaged weights with the VAE and the text encoders."""
 
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -9,11 +10,15 @@ from rayramid.models.card import VAE_STRIDE, ModelCard
 from rayramid.models.checkpoint import save_model
 from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
+from rayramid.models.importers.release import preset_of
 from rayramid.models.vae.io import load_vae
 from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.data import Datasets, open_datasets
 from rayramid.platform.training.model import configure
-from rayramid.platform.training.spec import Phase, TrainSpec
+from rayramid.platform.training.spec import Phase, Sampling, TrainSpec
+
+# Of every stage, where neither spec nor a model to start from says: the published ones.
+FIRST_STEPS, LATER_STEPS = 20, 10
 
 
 def export(spec: TrainSpec, target: str | None = None) -> str:
@@ -30,27 +35,22 @@ def export(spec: TrainSpec, target: str | None = None) -> str:
     checkpoint = checkpoints.latest(folder)
     if checkpoint is None:
         raise UserError(f"{folder}: no checkpoint to export")
-    config, pyramid, _ = configure(spec.model)
+    config, pyramid, started = configure(spec.model)
     dit = DiT(config)
     average = {name: torch.empty_like(weight) for name, weight in dit.named_parameters()}
     checkpoints.load(folder, checkpoint, {"ema": average}, alone=True)
     dit.load_state_dict(average, strict=False)
     datasets = open_datasets(spec)
     width, height, frames, fps = default_video(spec.phases[-1], datasets)
-    sampling = spec.sampling
     card = ModelCard(
-        preset=spec.model.preset or "custom",
+        preset=preset_of(config),
         dit=asdict(config),
         pyramid=asdict(pyramid),
         fps=fps,
         width=width,
         height=height,
         frames=frames,
-        steps=((sampling.first_steps,) * config.levels, (sampling.later_steps,) * config.levels),
-        guidance=sampling.guidance,
-        video_guidance=sampling.video_guidance,
-        prompt_suffix=sampling.prompt_suffix,
-        negative_prompt=sampling.negative_prompt,
+        **recommended(spec.sampling, started, config.levels),
         latent_statistics=dict(datasets.first.manifest.get("statistics", {})),
         vae_fingerprint=datasets.first.vae_fingerprint,
         text_fingerprint=datasets.first.text_fingerprint,
@@ -62,6 +62,16 @@ def export(spec: TrainSpec, target: str | None = None) -> str:
     url = target or storage.join(spec.output, "model")
     save_model(url, card, dit, load_vae(datasets.first.vae_url), datasets.first.text_url)
     return url
+
+
+def recommended(sampling: Sampling, started: ModelCard | None, levels: int) -> dict[str, Any]:
+    """The card's fields that `sampling` speaks of, the rest as in the card of the model that training started from."""
+    names = ("guidance", "video_guidance", "prompt_suffix", "negative_prompt")
+    fields = {name: getattr(started, name) for name in names} if started else {}
+    fields |= {name: value for name in names if (value := getattr(sampling, name)) is not None}
+    kept = started.steps if started and started.levels == levels else ((FIRST_STEPS,) * levels, (LATER_STEPS,) * levels)
+    counts = zip((sampling.first_steps, sampling.later_steps), kept, strict=True)
+    return fields | {"steps": tuple((count,) * levels if count else before for count, before in counts)}
 
 
 def default_video(phase: Phase, datasets: Datasets) -> tuple[int, int, int, float]:

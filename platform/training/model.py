@@ -1,17 +1,20 @@
 """The model of a run, from what the spec says."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 
-from rayramid.models.card import ModelCard, load_card
-from rayramid.models.checkpoint import dit_config_of, load_dit, pyramid_of
+from rayramid.models.card import ModelCard
+from rayramid.models.checkpoint import dit_config_of, pyramid_of
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
+from rayramid.models.importers.dit import initial_weights
 from rayramid.models.presets import preset
 from rayramid.models.pyramid import Pyramid
+from rayramid.platform.training.data import Origin
 from rayramid.platform.training.spec import Model
+from rayramid.platform.training.start import open_start, vae_fingerprint
 
 
 def configure(model: Model) -> tuple[DiTConfig, Pyramid, ModelCard | None]:
@@ -20,7 +23,7 @@ def configure(model: Model) -> tuple[DiTConfig, Pyramid, ModelCard | None]:
     Raises:
         UserError: an unknown preset, no model at `start`, or fields that don't fit together.
     """
-    card = load_card(model.start) if model.start is not None else None
+    card = open_start(model.start, model.variant).card() if model.start is not None else None
     if card is not None:
         config, pyramid = dit_config_of(card), pyramid_of(card)
     else:
@@ -32,14 +35,38 @@ def configure(model: Model) -> tuple[DiTConfig, Pyramid, ModelCard | None]:
     if changes.get("frames_per_unit") == "all":
         changes["frames_per_unit"] = None
     try:
-        config = replace(config, **changes)
+        started, config = config, replace(config, **changes)
+        if card is not None:
+            _check_start(started, config)
+        if config.conditioning != started.conditioning:
+            # The published tables belong to the published conditioning.
+            pyramid = replace(pyramid, schedule="uniform")
         if model.gamma is not None:
             pyramid = replace(pyramid, gamma=model.gamma)
+        if model.renoise is not None:
+            pyramid = replace(pyramid, renoise=model.renoise)
         if model.stage_range is not None or config.levels != pyramid.levels:
             pyramid = replace(pyramid, levels=config.levels, stage_range=model.stage_range)
     except ValueError as wrong:
         raise UserError(f"model: {wrong}") from None
     return config, pyramid, card
+
+
+def _check_start(started: DiTConfig, config: DiTConfig) -> None:
+    if started.conditioning != "shared_context":
+        return
+    if config.conditioning != started.conditioning:
+        raise UserError("model: a shared_context model can't go on as official; start from an official one")
+    if config.levels != started.levels:
+        raise UserError(f"model: a shared_context model trained with {started.levels} levels keeps them")
+
+
+def origin_of(model: Model) -> Origin | None:
+    """What made the latents and texts that the model to start from knows, if there is one."""
+    if model.start is None:
+        return None
+    start = open_start(model.start, model.variant)
+    return Origin(model.start, vae_fingerprint(start), start.card().text_fingerprint)
 
 
 def build(model: Model, seed: int, dtype: torch.dtype) -> tuple[DiT, Pyramid]:
@@ -48,9 +75,8 @@ def build(model: Model, seed: int, dtype: torch.dtype) -> tuple[DiT, Pyramid]:
     Raises:
         UserError: as `configure`; or the weights to start from don't fit the configuration.
     """
-    config, pyramid, card = configure(model)
+    config, pyramid, _ = configure(model)
     torch.manual_seed(seed)
-    if card is None:
+    if model.start is None:
         return DiT(config).to(dtype), pyramid
-    assert model.start is not None, "its card was read"
-    return load_dit(model.start, replace(card, dit=asdict(config)), dtype=dtype).train(), pyramid
+    return initial_weights(open_start(model.start, model.variant).dit(), config).to(dtype).train(), pyramid

@@ -15,6 +15,7 @@ from rayramid.platform.training.dry_run import DryRun, examine
 from rayramid.platform.training.export import export
 from rayramid.platform.training.metrics import read_metrics
 from rayramid.platform.training.spec import TrainSpec
+from rayramid.platform.training.start import RUN
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
 
 
 def _note(spec: TrainSpec) -> str:
-    return storage.join(spec.output, "run.json")
+    return storage.join(spec.output, RUN)
 
 
 def _run_of(spec: TrainSpec) -> dict[str, Any]:

@@ -3,24 +3,14 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from released import STEM, write_release
 
 from rayramid.models import storage
-from rayramid.models.dit.model import DiT
-from rayramid.models.importers.dit import dit_to_published
 from rayramid.models.importers.published import read_published
-from rayramid.models.importers.release import FLUX_TEXT
-from rayramid.models.importers.vae import config_to, to_published
-from rayramid.models.presets import PRESETS
-from rayramid.models.tiny import write_tiny_text
-from rayramid.models.vae.config import VAEConfig
-from rayramid.models.vae.model import CausalVAE
-
-STEM = "diffusion_pytorch_model"
 
 
 def rayramid(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,26 +20,9 @@ def rayramid(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def release(tmp_path: Path, s3_bucket: str) -> str:
-    """A miniature miniFLUX release on S3: sharded pickles, a pickled VAE, text encoders."""
+    """A miniature miniFLUX release on S3."""
     folder = tmp_path / "release"
-    torch.manual_seed(0)
-    config, weights = dit_to_published(DiT(replace(PRESETS["tiny"], conditioning="official")))
-    dit = folder / "diffusion_transformer_384p"
-    dit.mkdir(parents=True)
-    (dit / "config.json").write_text(json.dumps(config))
-    keys = sorted(weights)
-    shards = {f"{STEM}-00001-of-00002.bin": keys[::2], f"{STEM}-00002-of-00002.bin": keys[1::2]}
-    for name, part in shards.items():
-        torch.save({key: weights[key] for key in part}, dit / name)
-    index = {"weight_map": {key: name for name, part in shards.items() for key in part}}
-    (dit / f"{STEM}.bin.index.json").write_text(json.dumps(index))
-    vae = CausalVAE(VAEConfig(encoder_channels=(8,) * 4, decoder_channels=(8,) * 4, norm_groups=2))
-    (folder / "causal_video_vae").mkdir()
-    (folder / "causal_video_vae/config.json").write_text(json.dumps(config_to(vae.config)))
-    torch.save(to_published(vae.state_dict()), folder / f"causal_video_vae/{STEM}.bin")
-    write_tiny_text(tmp_path / "text")
-    for ours, theirs in FLUX_TEXT.items():
-        (tmp_path / "text" / ours).rename(folder / theirs)
+    write_release(folder)
     storage.sync_up(folder, f"{s3_bucket}/release")
     return f"{s3_bucket}/release"
 

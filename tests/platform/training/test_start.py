@@ -1,0 +1,127 @@
+"""What a run may start from: released models, SD3's transformer, model folders, other runs; and what it refuses."""
+
+import dataclasses
+
+import pytest
+import torch
+from released import write_release
+
+from rayramid.models.checkpoint import load_model
+from rayramid.models.dit.model import DiT
+from rayramid.models.errors import UserError
+from rayramid.models.importers.release import import_weights, open_release
+from rayramid.platform.training.export import export
+from rayramid.platform.training.loop import run
+from rayramid.platform.training.model import build, configure
+from rayramid.platform.training.parallel import Ranks
+from rayramid.platform.training.run import dry_run, settle
+from rayramid.platform.training.spec import Model
+
+ALONE = Ranks(1, 0, torch.device("cpu"))
+
+
+@pytest.fixture
+def release(tmp_path):
+    write_release(tmp_path / "release")
+    return str(tmp_path / "release")
+
+
+def built(**model):
+    return build(Model.model_validate(model), seed=0, dtype=torch.float32)
+
+
+def silent(step, record):
+    pass
+
+
+def test_a_release_goes_on_as_published(release):
+    dit, pyramid = built(start=release, variant="384p")
+    expected = open_release(release).dit()
+    assert dit.training
+    assert (dit.config, pyramid.schedule) == (expected.config, "official")
+    assert all(torch.equal(tensor, expected.state_dict()[key]) for key, tensor in dit.state_dict().items())
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_release_or_its_transformer_alone_starts_shared_context_with_the_sign_turned(release, alone):
+    start = f"{release}/diffusion_transformer_384p" if alone else release
+    dit, pyramid = built(start=start, conditioning="shared_context", levels=2)
+    published = open_release(release).dit().state_dict()
+    assert (dit.config.conditioning, pyramid.levels, pyramid.schedule) == ("shared_context", 2, "uniform")
+    own = dit.state_dict()
+    assert not own["role_tokens"].any()
+    assert torch.equal(own["head.out.weight"], -published["head.out.weight"])
+    assert torch.equal(own["patch_in.weight"], published["patch_in.weight"])
+
+
+def test_an_imported_folder_is_the_same_start_as_the_release(release, tmp_path):
+    import_weights(release, str(tmp_path / "imported"))
+    ours, theirs = built(start=str(tmp_path / "imported"))[0], built(start=release)[0]
+    assert ours.config == theirs.config
+    assert all(torch.equal(tensor, theirs.state_dict()[key]) for key, tensor in ours.state_dict().items())
+
+
+def test_a_run_goes_on_from_the_average_of_another_and_recommends_what_that_did(spec, tmp_path):
+    first = settle(
+        spec(output=str(tmp_path / "first"), phase={"steps": 2}, sampling={"guidance": 3.0, "later_steps": 4})
+    )
+    with pytest.raises(UserError, match="first: a run that has exported no model yet"):
+        dry_run(spec(model={"start": first.output}))
+    run(first, ALONE, silent)
+    export(first)
+    second = settle(
+        spec(
+            output=str(tmp_path / "second"),
+            phase={"steps": 1, "learning_rate": 1e-9},
+            model={"start": first.output, "frames_per_unit": 2},
+            sampling={"first_steps": 5},
+        )
+    )
+    run(second, ALONE, silent)
+    before, after = load_model(first.output + "/model"), load_model(export(second))
+    torch.testing.assert_close(after.dit.state_dict(), before.dit.state_dict(), rtol=0, atol=1e-6)
+    assert after.dit.config == dataclasses.replace(before.dit.config, frames_per_unit=2)
+    assert (after.card.guidance, after.card.video_guidance) == (3.0, 5.0)
+    assert after.card.steps == ((5, 5, 5), (4, 4, 4))
+
+
+def test_a_dataset_of_another_vae_than_the_models_is_refused_with_both_names(spec, dataset, release):
+    with pytest.raises(UserError) as refused:
+        dry_run(spec(model={"start": release, "conditioning": "shared_context"}))
+    assert f"{dataset} was made with the VAE " in str(refused.value)
+    assert f", {release} with " in str(refused.value)
+
+
+def test_a_transformer_alone_knows_no_vae_and_trains_on_any(spec, release):
+    plan = dry_run(spec(model={"start": f"{release}/diffusion_transformer_384p"}))
+    assert plan.parameters == sum(weight.numel() for weight in open_release(release).dit().parameters())
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"variant": "768p"}, "768p is none of them; choose one with --variant"),
+        ({"conditioning": "shared_context", "causal": False}, "needs conditioning official"),
+    ],
+)
+def test_what_the_start_is_not_is_refused(spec, release, model, message):
+    with pytest.raises(UserError, match=message):
+        dry_run(spec(model={"start": release, **model}))
+
+
+def test_shared_context_does_not_become_official(spec, tmp_path):
+    first = settle(spec(output=str(tmp_path / "first"), phase={"steps": 1}))
+    run(first, ALONE, silent)
+    export(first)
+    with pytest.raises(UserError, match="a shared_context model can't go on as official"):
+        dry_run(spec(model={"start": first.output, "conditioning": "official"}))
+    with pytest.raises(UserError, match="trained with 3 levels keeps them"):
+        dry_run(spec(model={"start": first.output, "levels": 2}))
+
+
+def test_a_preset_is_drawn_from_the_seed():
+    config, _, card = configure(Model(preset="tiny"))
+    assert card is None
+    assert built(preset="tiny")[0].config == config
+    assert torch.equal(built(preset="tiny")[0].patch_in.weight, built(preset="tiny")[0].patch_in.weight)
+    assert isinstance(built(preset="tiny")[0], DiT)
