@@ -4,7 +4,7 @@ Shape letters: C channels, T latents, H and W latent sides, L text tokens, D tex
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -45,15 +45,16 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class Targets:
-    """The answers of a pack's targets, in the pack's order, and which (unit, level) each is."""
+    """The answers of a pack's targets, in the pack's order, and the unit, level and local time (0 to 1) of each."""
 
     velocities: tuple[Tensor, ...]
     units: tuple[int, ...]
     levels: tuple[int, ...]
+    times: tuple[float, ...]
 
     def to(self, device: torch.device | str) -> "Targets":
         """The same targets on another device."""
-        return Targets(tuple(v.to(device, non_blocking=True) for v in self.velocities), self.units, self.levels)
+        return replace(self, velocities=tuple(v.to(device, non_blocking=True) for v in self.velocities))
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Loss:
     errors: Tensor
     units: tuple[int, ...]
     levels: tuple[int, ...]
+    times: tuple[float, ...]
 
     @property
     def mean(self) -> Tensor:
@@ -121,6 +123,7 @@ def training_pack(
     rows: list[Clip] = []
     velocities: list[Tensor] = []
     names: list[Span] = []
+    times: list[float] = []
     for clip in clips:
         _check(clip, config)
         draws = _Draws(seed, clip)
@@ -133,13 +136,14 @@ def training_pack(
                 if span.kind == "context":
                     pieces.append(_context(span, clip, draws, sigma))
                 else:
-                    piece, velocity = _target(span, clip, draws, pyramid)
+                    piece, velocity, time = _target(span, clip, draws, pyramid)
                     pieces.append(piece)
                     velocities.append(velocity)
                     names.append(span)
+                    times.append(time)
             rows.append(Clip((Prompt(text.tokens_LD, text.pooled_P),), tuple(pieces)))
     units, levels = tuple(span.unit for span in names), tuple(span.level for span in names)
-    return assemble(rows, config), Targets(tuple(velocities), units, levels)
+    return assemble(rows, config), Targets(tuple(velocities), units, levels, tuple(times))
 
 
 def objective(velocities: Sequence[Tensor], targets: Targets) -> Loss:
@@ -147,7 +151,7 @@ def objective(velocities: Sequence[Tensor], targets: Targets) -> Loss:
     errors = []
     for predicted, target in zip(velocities, targets.velocities, strict=True):
         errors.append((widen(predicted) - target).square().mean())
-    return Loss(torch.stack(errors), targets.units, targets.levels)
+    return Loss(torch.stack(errors), targets.units, targets.levels, targets.times)
 
 
 class _Draws:
@@ -176,13 +180,13 @@ def _context(span: Span, clip: TrainingClip, draws: _Draws, sigma: float) -> Pie
     return Piece("context", span.unit, span.level, clean, TIMESTEPS * sigma, span.start)
 
 
-def _target(span: Span, clip: TrainingClip, draws: _Draws, pyramid: Pyramid) -> tuple[Piece, Tensor]:
+def _target(span: Span, clip: TrainingClip, draws: _Draws, pyramid: Pyramid) -> tuple[Piece, Tensor, float]:
     clean = clip.latent_CTHW[:, span.start : span.stop]
     start, end = pyramid.endpoints(clean, draws.noise(NOISE, span, clean.shape), span.level)
     time = pyramid.local_time(torch.tensor(draws.uniform(TIME, span), dtype=torch.float64))
     noisy = torch.lerp(start, end, float(time))
     timestep = float(pyramid.timestep(span.level, time))
-    return Piece("target", span.unit, span.level, noisy, timestep, span.start), end - start
+    return Piece("target", span.unit, span.level, noisy, timestep, span.start), end - start, float(time)
 
 
 def _check(clip: TrainingClip, config: DiTConfig) -> None:

@@ -62,7 +62,7 @@ class Course(ABC, Generic[Work]):
         if self.state.step == spec.steps:
             return
         attempt = self.ranks.agree(uuid.uuid4().hex[:12])
-        metrics = Metrics(spec.output, self.state.step) if self.ranks.is_first else None
+        metrics = self.metrics() if self.ranks.is_first else None
         for work in self.work(self.state.step):
             self.advance(work)
             step, last = self.state.step, self.state.step == spec.steps
@@ -83,6 +83,11 @@ class Course(ABC, Generic[Work]):
                 self.save(attempt)
         if metrics:
             metrics.close()
+
+    def metrics(self) -> Metrics:
+        """Where one rank writes."""
+        shown = self._spec.model_dump(mode="json", exclude={"metrics"})
+        return Metrics(self._spec.output, self.state.step, self._spec.metrics, shown)
 
     def resume(self) -> None:
         """Takes over the newest checkpoint, if there is one."""

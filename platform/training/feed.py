@@ -48,6 +48,7 @@ class Share:
         units: target units of the whole step as planned, over all ranks, damaged ones included.
         tokens: tokens of the whole step.
         flops: floating-point operations of the whole step, forward and backward, nothing recomputed.
+        own_flops: those of this rank's packs of weight 1.
         fill: tokens by token budget of the whole step.
         waited: seconds that the loop waited for it.
     """
@@ -58,6 +59,7 @@ class Share:
     units: int
     tokens: int
     flops: float
+    own_flops: float
     fill: float
     waited: float
 
@@ -142,7 +144,7 @@ def feed(
 ) -> Iterator[Share]:
     """The rank's shares of the phase's steps from `first` on; reads ahead in threads."""
     planned = steps(index, phase, seed, first=first)
-    ahead: deque[tuple[list[Bin], tuple[float, ...], list[list[Future[TrainingClip | Damage]]]]] = deque()
+    ahead: deque[tuple[list[Bin], list[Bin], tuple[float, ...], list[list[Future[TrainingClip | Damage]]]]] = deque()
     pool = ThreadPoolExecutor(READERS, thread_name_prefix="latents")
     try:
         for step in range(first, phase.steps):
@@ -150,8 +152,8 @@ def feed(
                 bins = next(planned)
                 mine, weights = my_bins(bins, world, rank)
                 futures = [[pool.submit(reader.read, item, phase) for item in b.items] for b in mine]
-                ahead.append((bins, weights, futures))
-            bins, weights, futures = ahead.popleft()
+                ahead.append((bins, mine, weights, futures))
+            bins, mine, weights, futures = ahead.popleft()
             began = time.perf_counter()
             found = [[future.result() for future in members] for members in futures]
             waited = time.perf_counter() - began
@@ -169,6 +171,7 @@ def feed(
                 units=sum(b.units for b in bins),
                 tokens=tokens,
                 flops=sum(b.flops for b in bins),
+                own_flops=sum(b.flops * weight for b, weight in zip(mine, weights, strict=True)),
                 fill=tokens / (len(bins) * phase.tokens_per_bin),
                 waited=waited,
             )

@@ -2,11 +2,15 @@
 
 import logging
 import math
+from collections.abc import Sequence
+
+from torch import Tensor
 
 from rayramid.models.errors import UserError
 from rayramid.models.objective import Loss, TrainingClip, objective, training_pack
 from rayramid.platform.training.ema import EMA
 from rayramid.platform.training.feed import Share
+from rayramid.platform.training.gradient_noise import NoiseTally, gradients_of, half_of
 from rayramid.platform.training.model import build
 from rayramid.platform.training.optimizer import build_optimizers, clip_gradients, learning_rate, set_learning_rate
 from rayramid.platform.training.parallel import Ranks, shard
@@ -27,6 +31,7 @@ class Learner:
         pyramid: its spatial pyramid.
         precision: its number formats.
         state: everything that a checkpoint holds.
+        noise: of the gradients of some steps.
     """
 
     def __init__(self, spec: TrainSpec, ranks: Ranks) -> None:
@@ -37,6 +42,7 @@ class Learner:
         shard(self.model, ranks)
         optimizers = build_optimizers(self.model, self.model.blocks, spec.optimizer)
         self.state = TrainState(self.model, optimizers, EMA(self.model, spec.ema))
+        self.noise = NoiseTally()
 
     def step(self, phase: Phase, local: int, share: Share, tally: Tally) -> float:
         """One optimiser step; returns the gradients' norm. A step that is not finite is counted and changes nothing.
@@ -44,15 +50,11 @@ class Learner:
         Raises:
             UserError: more such steps than the spec bears, or no clip of the whole step can be read.
         """
-        levels = self.model.config.levels
-        targets = self.units(share) * levels
-        level_weights = weights_by_level(phase, levels)
-        for clips, weight in zip(share.bins, share.weights, strict=True):
-            loss = self.loss(clips, phase, phase_seed(self.spec.seed, phase))
-            # FSDP averages gradients over ranks; the mean is over the targets of all ranks.
-            (loss.total(level_weights) * (weight * self.ranks.world / targets)).backward()
-            if weight:
-                tally.add(loss)
+        targets = self.units(share) * self.model.config.levels
+        half = self.half_gradient(phase, share, targets)
+        self.backward(phase, share, share.weights, targets, tally)
+        if half is not None:
+            self.noise.add(*half, gradients_of(self.model), targets)
         norm = clip_gradients(list(self.model.parameters()), self.spec.optimizer.clip)
         self.state.step += 1
         if math.isfinite(norm):
@@ -81,6 +83,37 @@ class Learner:
         if units == 0:
             raise UserError(f"no clip of step {self.state.step + 1} can be read; the first damaged: {damaged[0].file}")
         return units
+
+    def backward(
+        self, phase: Phase, share: Share, weights: Sequence[float], targets: int, tally: Tally | None = None
+    ) -> None:
+        """Adds the gradient of the mean over `targets` targets of all ranks: those of the first packs, by weight."""
+        level_weights = weights_by_level(phase, self.model.config.levels)
+        for clips, weight in zip(share.bins, weights, strict=False):
+            loss = self.loss(clips, phase, phase_seed(self.spec.seed, phase))
+            # FSDP averages gradients over ranks; the mean is over the targets of all ranks.
+            (loss.total(level_weights) * (weight * self.ranks.world / targets)).backward()
+            if weight and tally is not None:
+                tally.add(loss)
+
+    def half_gradient(self, phase: Phase, share: Share, targets: int) -> tuple[list[Tensor], int] | None:
+        """Where the gradient's noise is due: the gradient of half of the step's targets, and how many these are.
+
+        Computed apart, so that the step is the same whether it is measured or not.
+        """
+        every = self.spec.metrics.gradient_noise_every
+        weights = half_of(share.weights, self.ranks)
+        if every is None or (self.state.step + 1) % every or weights is None:
+            return None
+        packs = zip(share.bins, weights, strict=False)
+        units = sum(clip.units for clips, weight in packs if weight for clip in clips)
+        half = self.model.config.levels * sum(self.ranks.gather(units))
+        if not 0 < half < targets:
+            return None
+        self.backward(phase, share, weights, half)
+        gradients = gradients_of(self.model)
+        self.model.zero_grad()
+        return gradients, half
 
     def loss(self, clips: tuple[TrainingClip, ...], phase: Phase, seed: int) -> Loss:
         """The loss of one pack."""

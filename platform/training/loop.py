@@ -39,7 +39,7 @@ class Run(Course[Work]):
             self.learner.precision.weights,
             skip=spec.damaged_clips == "skip",
         )
-        self.tally, self.meter = Tally(), Meter()
+        self.tally, self.meter = Tally(), Meter(ranks, spec.metrics.peak_tflops)
         self.damaged: list[Damage] = []
 
     def work(self, first: int) -> Iterator[Work]:
@@ -63,15 +63,23 @@ class Run(Course[Work]):
             "loss": losses.mean,
             "learning_rate": learning_rate(phase, local),
             "skipped": self.state.skipped,
-            **self.meter.gather(self.ranks),
+            **self.meter.gather(),
             **self.left_out(),
+            **self.learner.noise.take(),
             "stages": losses.table,
+            "noise_bins": losses.noise,
         }
 
     def examined(self, work: Work) -> dict[str, Any] | None:
         """The averaged weights' loss on held-out clips."""
         held = self.validate(work[0])
-        return None if held is None else {"validation_loss": held.mean, "validation_stages": held.table}
+        if held is None:
+            return None
+        return {
+            "validation_loss": held.mean,
+            "validation_stages": held.table,
+            "validation_noise_bins": held.noise,
+        }
 
     def left_out(self) -> dict[str, Any]:
         """How many visits since the last line met a damaged file, and which files; nothing where they end the run."""

@@ -16,11 +16,12 @@ from rayramid.platform.training.export import export
 from rayramid.platform.training.metrics import read_metrics
 from rayramid.platform.training.spec import TrainSpec
 from rayramid.platform.training.start import RUN
+from rayramid.platform.training.trackers import check_trackers
 
 log = logging.getLogger(__name__)
 
 # What may change between two starts of a run without changing any number that it computes.
-FREE = {"output", "workers", "checkpoints", "validation", "sampling", "log_every", "damaged_clips"}
+FREE = {"output", "workers", "checkpoints", "validation", "sampling", "log_every", "damaged_clips", "metrics"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def train(spec: TrainSpec, on_progress: Callable[[int, int, float], None] | None
     """
     from rayramid.platform.training.trainer import fit
 
+    check_trackers(spec.metrics)
     storage.check_writable(spec.output)
     spec = settle(spec)
     examine(spec)

@@ -201,6 +201,54 @@ class Validation(Strict):
     clips: Positive = 64
 
 
+class WandB(Strict):
+    """A run at Weights & Biases; needs `pip install 'rayramid[wandb]'` and WANDB_API_KEY.
+
+    Attributes:
+        project: where the run appears.
+        entity: the user or team; the key's default when None.
+        name: of the run; the output's last part when None.
+        mode: `offline` keeps everything in the output, for `wandb sync` later.
+    """
+
+    project: str = "rayramid"
+    entity: str | None = None
+    name: str | None = None
+    mode: Literal["online", "offline"] = "online"
+
+
+class MLflow(Strict):
+    """A run at an MLflow tracking server; needs `pip install 'rayramid[mlflow]'`.
+
+    Attributes:
+        tracking_uri: the server or store; MLFLOW_TRACKING_URI when None.
+        experiment: where the run appears.
+        name: of the run; the output's last part when None.
+    """
+
+    tracking_uri: str | None = None
+    experiment: str = "rayramid"
+    name: str | None = None
+
+
+class MetricsSettings(Strict):
+    """What is measured, and where it goes beside `metrics.jsonl` and TensorBoard.
+
+    Attributes:
+        gradient_noise_every: steps between two measurements of the gradient's noise, each of which takes another half
+            of a step, or a whole one where a worker has a single pack; never when None.
+        peak_tflops: what a worker's device can do under bf16, for the utilisation (MFU); looked up by its name when
+            None, and left out where it isn't known.
+        wandb: also Weights & Biases.
+        mlflow: also MLflow.
+    """
+
+    gradient_noise_every: Positive | None = 50
+    peak_tflops: Annotated[float, Field(gt=0)] | None = None
+    wandb: WandB | None = None
+    mlflow: MLflow | None = None
+
+
 class Workers(Strict):
     """What the run occupies.
 
@@ -230,6 +278,7 @@ class RunSpec(Strict):
         validation: the measurement on held-out clips.
         workers: what the run occupies.
         log_every: steps between two lines of metrics.
+        metrics: what is measured, and where it goes beside the output.
     """
 
     kind: str
@@ -241,6 +290,7 @@ class RunSpec(Strict):
     validation: Validation = Validation()
     workers: Workers = Workers()
     log_every: Positive = 10
+    metrics: MetricsSettings = MetricsSettings()
 
     @property
     def steps(self) -> int:

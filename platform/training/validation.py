@@ -1,6 +1,10 @@
-"""The loss on held-out clips with noise that never changes, so that runs and steps compare."""
+"""The loss on held-out clips with noise that never changes, so that runs and steps compare.
 
-from collections.abc import Sequence
+Which units are targets, and what noise and times they get, depends on the clips alone: a clip that is too long for one
+bin comes in several pieces, which draw what it would draw in one.
+"""
+
+from collections.abc import Iterator, Sequence
 
 from rayramid.platform.training.index import ClipTable, Index
 from rayramid.platform.training.plan import Bin, Item, first_fit_decreasing
@@ -11,11 +15,14 @@ SEED = 0
 
 
 def held_out(index: Index, phase: Phase, clips: int) -> list[Bin]:
-    """The first `clips` clips by id, with their first captions, packed; as many units as fit into a bin are targets."""
+    """All units of the first `clips` clips by id, with their first captions, packed.
+
+    A unit that is alone too large for a bin has one to itself.
+    """
     ranked = sorted(
         (table.clip(i).id, number, i) for number, table in enumerate(_tables(index)) for i in range(len(table))
     )
-    items = [_item(_tables(index)[number], i, phase) for _, number, i in ranked[:clips]]
+    items = [item for _, number, i in ranked[:clips] for item in _items(_tables(index)[number], i, phase)]
     packed = first_fit_decreasing([item.size.tokens for item in items], phase.tokens_per_bin)
     return [Bin(tuple(items[i] for i in members)) for members in packed]
 
@@ -24,11 +31,15 @@ def _tables(index: Index) -> Sequence[ClipTable]:
     return index.videos + index.images
 
 
-def _item(table: ClipTable, i: int, phase: Phase) -> Item:
+def _items(table: ClipTable, i: int, phase: Phase) -> Iterator[Item]:
+    """All units of a clip, as many at a time as fit into a bin."""
     clip = table.clip(i)
-    caption, length = clip.captions[0]
-    for units in range(clip.units, 0, -1):
-        size = table.measure(clip.latents, clip.height, clip.width, length, 0, units)
-        if size.tokens <= phase.tokens_per_bin:
-            break
-    return Item(table.root, table.rows[i], clip.id, caption, 0, units, visit=0, size=size)
+    caption, text = clip.captions[0]
+    first = 0
+    while first < clip.units:
+        for units in range(clip.units - first, 0, -1):
+            size = table.measure(clip.latents, clip.height, clip.width, text, first, units)
+            if size.tokens <= phase.tokens_per_bin:
+                break
+        yield Item(table.root, table.rows[i], clip.id, caption, first, units, visit=0, size=size)
+        first += units

@@ -60,12 +60,13 @@ def test_targets_answer_end_minus_start_and_lie_between() -> None:
     made = clip()
     pack, targets = training_pack([made], CONFIG, PYRAMID, seed=0)
     assert (targets.units, targets.levels) == ((1, 1, 2, 2), (1, 0, 1, 0))
-    for (index,), velocity, unit, level in zip(
-        pack.targets, targets.velocities, targets.units, targets.levels, strict=True
+    for (index,), velocity, unit, level, time in zip(
+        pack.targets, targets.velocities, targets.units, targets.levels, targets.times, strict=True
     ):
         timestep = pack.segments[index].timestep
         first, last = PYRAMID.timestep_windows[level]
         t = (timestep - first) / (last - first)
+        assert t == pytest.approx(time, abs=1e-5)
         # At the stage's end the noise left is (1 - e) n; at level 0 nothing.
         end = pack.contents[index] + (1 - t) * velocity
         start = pack.contents[index] - t * velocity
@@ -132,7 +133,7 @@ def test_official_rows_tell_every_token_the_targets_timestep() -> None:
 
 
 def test_a_target_weighs_the_same_whatever_its_size() -> None:
-    targets = Targets((torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 4, 4)), units=(0, 0), levels=(1, 0))
+    targets = Targets((torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 4, 4)), units=(0, 0), levels=(1, 0), times=(0.5, 0.5))
     loss = objective([torch.full((1, 1, 2, 2), 2.0), torch.full((1, 1, 4, 4), 1.0)], targets)
     assert (float(loss.mean), float(loss.total()), loss.count) == (2.5, 5.0, 2)
     assert float(loss.total(weights=(10.0, 1.0))) == 10 * 1.0 + 1 * 4.0
@@ -140,7 +141,7 @@ def test_a_target_weighs_the_same_whatever_its_size() -> None:
 
 
 def test_the_loss_is_fp32_for_bf16_velocities_and_float64_for_double() -> None:
-    targets = Targets((torch.zeros(1, 1, 1, 1),), (0,), (0,))
+    targets = Targets((torch.zeros(1, 1, 1, 1),), (0,), (0,), (0.5,))
     assert objective([torch.full((1, 1, 1, 1), 1.0, dtype=torch.bfloat16)], targets).mean.dtype == torch.float32
     assert objective([torch.full((1, 1, 1, 1), 1.0, dtype=torch.float64)], targets).mean.dtype == torch.float64
 

@@ -88,7 +88,7 @@ def test_training_step(golden, case, official_pyramid, training_columns):
     clips = rows(golden, case, [column.clips for column in columns], dit.config.levels)
     velocities = [velocity for column in columns for velocity in column.velocity]
     levels = [column.level for column in columns for _ in column.velocity]
-    targets = Targets(tuple(velocities), (0,) * len(levels), tuple(levels))
+    targets = Targets(tuple(velocities), (0,) * len(levels), tuple(levels), (0.5,) * len(levels))
     loss = objective(dit(assemble(clips, dit.config)), targets).mean
     golden.check(loss, f"{case}.loss")
 

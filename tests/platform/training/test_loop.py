@@ -16,11 +16,12 @@ from rayramid.platform.training.data import index_of
 from rayramid.platform.training.export import export
 from rayramid.platform.training.feed import Share
 from rayramid.platform.training.loop import Run, run
-from rayramid.platform.training.metrics import read_metrics
+from rayramid.platform.training.metrics import flat, read_metrics
 from rayramid.platform.training.parallel import Ranks
-from rayramid.platform.training.plan import phase_seed, plan
+from rayramid.platform.training.plan import deal, phase_seed, plan
 from rayramid.platform.training.run import settle
 from rayramid.platform.training.tally import Tally
+from rayramid.platform.training.validation import held_out
 
 # Spawned processes import the module by name.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -83,10 +84,12 @@ def test_a_killed_run_goes_on_bit_for_bit_and_exports(spec, tmp_path):
     assert not torch.equal(model.dit.patch_in.weight, expected["model.patch_in.weight"])
 
 
-def test_two_ranks_compute_what_one_does(spec, tmp_path):
+def test_two_ranks_compute_what_one_does(spec, dataset, tmp_path):
     (tmp_path / "meetings").mkdir()
-    # Three bins: in every step the second rank has one fewer and runs a filler.
-    fields = {"precision": "float64", "phase": {"bins_per_step": 3, "steps": 3}, "checkpoints": {"every": 3}}
+    phase = {"data": [dataset], "steps": 2, "learning_rate": 1e-3, "tokens_per_bin": 200}
+    # Three bins: in every step the second rank has one fewer and runs a filler. Then one bin for each.
+    phases = [phase | {"name": "three", "bins_per_step": 3}, phase | {"name": "two", "bins_per_step": 2}]
+    fields = {"precision": "float64", "phases": phases, "metrics": {"gradient_noise_every": 1}}
     one = settle(spec(output=str(tmp_path / "one"), **fields))
     two = settle(spec(output=str(tmp_path / "two"), **fields))
     run(one, ALONE, silent)
@@ -98,10 +101,67 @@ def test_two_ranks_compute_what_one_does(spec, tmp_path):
         assert step == step_two
         assert shared == pytest.approx(alone, rel=1e-10)
         assert shared_table["0"] == pytest.approx(table["0"], rel=1e-10)
+    # With one bin for each, the first rank's is the first half of the step.
+    (_, noise), (_, shared_noise) = (
+        [r["gradient_noise_ratio"] for r in read_metrics(run.output) if r.get("phase") == "two"] for run in (one, two)
+    )
+    assert shared_noise == pytest.approx(noise, rel=1e-8)
+    assert [r["rank_balance"] for r in read_metrics(two.output) if "loss" in r] == pytest.approx(balances(two, 2))
     assert dict(held_out_losses(two.output)) == pytest.approx(dict(held_out_losses(one.output)), rel=1e-10)
     expected, found = final_weights(one), final_weights(two)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-10)
+
+
+def balances(spec, world):
+    """What the planned dealing makes of every step."""
+    here = Run(spec, ALONE)
+    found = []
+    for phase in spec.phases:
+        index = index_of(phase, here.datasets, here.measure, frames_per_unit=1)
+        for step in range(phase.steps):
+            bins = plan(index, phase, spec.seed, step)
+            work = [sum(b.flops for b in deal(bins, world, rank)) for rank in range(world)]
+            found.append(sum(work) / world / max(work))
+    return found
+
+
+def test_measuring_the_gradients_noise_changes_nothing(spec, tmp_path):
+    fields = {"phase": {"steps": 2}, "checkpoints": {"every": 2}}
+    measured = settle(spec(output=str(tmp_path / "yes"), metrics={"gradient_noise_every": 2}, **fields))
+    unmeasured = settle(spec(output=str(tmp_path / "no"), metrics={"gradient_noise_every": None}, **fields))
+    for each in (measured, unmeasured):
+        run(each, ALONE, silent)
+    assert losses(measured.output) == losses(unmeasured.output)
+    expected, found = final_weights(unmeasured), final_weights(measured)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    lines = [r for r in read_metrics(measured.output) if "loss" in r]
+    assert ["gradient_noise_ratio" in line for line in lines] == [False, True]
+
+
+def test_the_held_out_loss_does_not_depend_on_the_packing(spec):
+    """Clips whole, in pieces of one and two units, and units that are larger than a bin."""
+    here = Run(settle(spec(precision="float64")), ALONE)
+    torch.nn.init.normal_(here.learner.model.head.out.weight, std=0.1)
+    here.state.ema.update(10**9)
+    found, pieces = [], []
+    for budget in (200, 100, 70, 1):
+        phase = here.spec.phases[0].model_copy(update={"tokens_per_bin": budget})
+        index = index_of(phase, here.datasets, here.measure, frames_per_unit=1, split="val")
+        bins = held_out(index, phase, 4)
+        pieces.append([[(item.first_unit, item.units) for item in b.items] for b in bins])
+        found.append(here.validate(phase))
+    # First unit and units of every piece, by bin: a video of three units and an image.
+    assert pieces == [
+        [[(0, 3), (0, 1)]],
+        [[(0, 2), (0, 1)], [(2, 1)]],
+        [[(0, 2)], [(2, 1)], [(0, 1)]],
+        [[(2, 1)], [(1, 1)], [(0, 1)], [(0, 1)]],
+    ]
+    for other in found[1:]:
+        assert other.mean == pytest.approx(found[0].mean, rel=1e-12)
+        assert flat(other.table) == pytest.approx(flat(found[0].table), rel=1e-12)
+        assert flat(other.noise) == pytest.approx(flat(found[0].noise), rel=1e-12)
 
 
 def test_the_packed_loss_is_the_mean_over_targets_clip_by_clip(spec):
