@@ -1,7 +1,7 @@
 """The command `rayramid`.
 
 Exit codes: 0 done; 1 a defect of the program (with its traceback); 2 a mistake of the user's (one line); 3 a job ran
-and failed; 130 interrupted.
+and failed; 130 interrupted; 143 terminated.
 """
 
 import sys
@@ -14,7 +14,7 @@ from rayramid.models.errors import UserError
 from rayramid.platform.commands import data, demo, init, sample, serve, spec, submit, train, weights
 from rayramid.platform.console import out, say
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 app = typer.Typer(
     name="rayramid",
@@ -57,7 +57,7 @@ def main() -> None:
         say(f"error: {error}")
         sys.exit(2)
     except SystemExit as ending:
-        if ending.code == INTERRUPTED:
+        if ending.code in (INTERRUPTED, TERMINATED):
             say("interrupted; the same command goes on where this one stopped")
         raise
 

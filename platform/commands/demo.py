@@ -68,7 +68,7 @@ def _curate(spec: "DataSpec") -> "Summary":
 def _train(spec: "TrainSpec") -> "TrainResult":
     from rayramid.platform.training.run import train
 
-    say(f"2/3  training: a small DiT learns from them on {spec.workers.count} workers (Ray Train)")
+    say(f"2/3  training: a small DiT learns from them on {spec.workers.most} workers (Ray Train)")
     with progress() as update:
         trained = train(spec, on_progress=lambda step, total, loss: update("steps", step, total, f"loss {loss:.3f}"))
     say(f"     {trained.steps} steps, loss {trained.final_loss:.3f}")

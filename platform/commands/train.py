@@ -1,17 +1,22 @@
 """`rayramid train`: a spec and a dataset to a model."""
 
 import dataclasses
+import sys
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from rayramid.platform.cluster import connect
 from rayramid.platform.commands.options import Address, AsJson, Overrides, SpecFile
-from rayramid.platform.console import emit_json, progress, result
+from rayramid.platform.console import emit_json, progress, result, say
+from rayramid.platform.interruption import interruptible
 from rayramid.platform.spec import load_spec
+from rayramid.platform.training.outcome import RunFailedError, StoppedError
 
 if TYPE_CHECKING:
     from rayramid.platform.training.spec import TrainSpec
+
+FAILED = 3
 
 
 def train(
@@ -22,6 +27,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train what a spec describes; run again, it continues from the last checkpoint.
+
+    Ctrl-C or SIGTERM saves the newest step first.
 
     Example: rayramid train infra/specs/train-local.yaml
     """
@@ -35,10 +42,19 @@ def train(
         else:
             result(plan.text())
         return
-    with connect(address), progress() as update:
-        done = run.train(
-            train_spec, on_progress=lambda step, total, loss: update("steps", step, total, f"loss {loss:.3f}")
-        )
+    with connect(address), progress() as update, interruptible() as interruption:
+        try:
+            done = run.train(
+                train_spec,
+                on_progress=lambda step, total, loss: update("steps", step, total, f"loss {loss:.3f}"),
+                stopping=lambda: bool(interruption),
+            )
+        except StoppedError as stopped:
+            say(f"step {stopped.step} is saved")
+            sys.exit(interruption.code)
+        except RunFailedError as failed:
+            say(f"error: {failed}; the same command goes on from the newest checkpoint")
+            sys.exit(FAILED)
     if as_json:
         emit_json(dataclasses.asdict(done))
         return

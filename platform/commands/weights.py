@@ -21,6 +21,13 @@ class Conditioning(StrEnum):
     shared_context = "shared_context"
 
 
+class Trained(StrEnum):
+    """Which of a run's weights."""
+
+    ema = "ema"
+    raw = "raw"
+
+
 @app.command("import")
 def import_(
     source: Source,
@@ -41,12 +48,28 @@ def import_(
 
 
 @app.command()
-def export(source: Source, target: Target) -> None:
-    """Write a checkpoint folder in the released layout; the weights are the same bits."""
-    from rayramid.models.importers.release import export_weights
+def export(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A run, one of its checkpoints, or a model folder.")],
+    target: Target,
+    weights: Annotated[Trained, typer.Option(help="Of a checkpoint: the average, or as trained.")] = Trained.ema,
+) -> None:
+    """Write a model folder from a training run's checkpoint, or a model folder in the released layout.
 
-    export_weights(source, target)
-    result(target)
+    Example: rayramid weights export runs/local/train/checkpoints/step-00000100 models/early
+    """
+    from rayramid.models import storage
+    from rayramid.models.card import CARD
+
+    if storage.exists(storage.join(source, CARD)):
+        from rayramid.models.importers.release import export_weights
+
+        export_weights(source, target)
+        result(target)
+        return
+    from rayramid.platform.training.export import export_checkpoint
+
+    checkpoint = export_checkpoint(storage.absolute(source), target, weights.value)
+    result(f"{target}: step {checkpoint.step}, {weights.value} weights")
 
 
 @app.command()

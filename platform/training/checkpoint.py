@@ -4,50 +4,62 @@
     checkpoints/step-00000100.<attempt>/           what DCP wrote
     checkpoints/step-00000100.<attempt>/__0_0.distcp, .metadata, …
 
-A writer that dies leaves a folder without a marker, which nobody reads; the next save removes it.
+A writer that dies leaves a folder without a marker, which nobody reads and a later save removes.
 """
 
 import json
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+import torch.distributed as dist
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
-from rayramid.platform.training.parallel import Ranks
+from rayramid.models.stores.local import plain_errors
+from rayramid.platform.training.checkpoint_files import DamagedError, reader, writer
 
 _MARKER = re.compile(r"step-(\d{8})\.json")
+_NAME = re.compile(r"step-(\d{8})")
 _DATA = re.compile(r"step-(\d{8})\.[0-9a-f]+")
+
+# DCP guesses, on one rank, that one rank is meant.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+
+
+class TakenError(UserError):
+    """Another run has committed this step at the same place."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A committed checkpoint, as its marker tells it.
+    """A checkpoint, as its marker tells it.
+
+    There is no random state in it: everything random is a function of the spec's seed and of `step`.
 
     Attributes:
         step: optimiser steps done; also the position in the plan.
         skipped: how many of them were skipped as non-finite.
-        data: name of the folder beside the marker.
-        files: bytes of every file in it.
+        spec: of the run, with the versions of its datasets.
         git_revision: the code that wrote it, empty outside a checkout.
         workers: how many ranks wrote it.
+        data: name of the folder beside the marker.
+        files: bytes of every file in it.
     """
 
     step: int
     skipped: int
-    data: str
-    files: dict[str, int]
+    spec: dict[str, Any]
     git_revision: str
     workers: int
+    data: str = ""
+    files: dict[str, int] = field(default_factory=dict)
 
 
 def committed(folder: str) -> list[Checkpoint]:
@@ -63,37 +75,51 @@ def latest(folder: str) -> Checkpoint | None:
     return found[-1] if found else None
 
 
-def save(
-    folder: str, state: dict[str, Any], step: int, *, skipped: int, attempt: str, git_revision: str, ranks: Ranks
-) -> Checkpoint:
-    """Writes `state` (a collective) and commits it.
+def find(source: str) -> tuple[str, Checkpoint]:
+    """The folder of checkpoints and the one that `source` names: a run, for its newest, or `…/step-00000100`.
 
     Raises:
-        UserError: the step is committed already, by another run that writes to the same place.
+        UserError: there is none.
     """
-    name = f"step-{step:08d}.{attempt}"
-    target = storage.join(folder, name)
-    local = storage.local_path(target)
-    with _written_to(local) as path:
-        with _quiet():
-            dcp_save(state, storage_writer=FileSystemWriter(path), no_dist=ranks.world == 1)
-        if local is None:
-            storage.sync_up(path, target)
-    ranks.barrier()
-    checkpoint = Checkpoint(
-        step=step,
-        skipped=skipped,
-        data=name,
-        files={storage.relative(target, file): storage.size(file) for file in storage.list_files(target)},
-        git_revision=git_revision,
-        workers=ranks.world,
-    )
-    taken = False
-    if ranks.is_first:
-        taken = not storage.create(_marker(folder, step), json.dumps(asdict(checkpoint)).encode())
-    if ranks.agree(taken):
-        raise UserError(f"{folder}: step {step} was committed by another run; give each run an output of its own")
-    return checkpoint
+    above, _, name = source.rstrip("/").removesuffix(".json").rpartition("/")
+    if named := _NAME.fullmatch(name):
+        for checkpoint in committed(above):
+            if checkpoint.step == int(named[1]):
+                return above, checkpoint
+        raise UserError(f"{source}: no such checkpoint; there are {[c.step for c in committed(above)] or 'none'}")
+    folder = storage.join(source, "checkpoints")
+    newest = latest(folder)
+    if newest is None:
+        raise UserError(f"{folder}: no checkpoint yet")
+    return folder, newest
+
+
+def save(folder: str, state: dict[str, Any], checkpoint: Checkpoint, group: dist.ProcessGroup | None = None) -> None:
+    """Writes `state` to `checkpoint.data` and commits it; a collective of `group`, alone when None.
+
+    Whatever fails on one rank is raised on all of them; nothing is committed then.
+
+    Args:
+        folder: of the checkpoints.
+        state: nested dictionaries of tensors and numbers.
+        checkpoint: what the marker will say; its `files` are filled in.
+        group: has a CPU backend.
+
+    Raises:
+        TakenError: the step is committed already.
+        UserError: the storage is full or can't be reached, or not all ranks write to the same.
+    """
+    target = storage.join(folder, checkpoint.data)
+
+    def commit(files: dict[str, int]) -> None:
+        marker = json.dumps(asdict(replace(checkpoint, files=files))).encode()
+        if not storage.create(_marker(folder, checkpoint.step), marker):
+            raise TakenError(
+                f"{folder}: step {checkpoint.step} was committed by another run; give each run an output of its own"
+            )
+
+    with _causes(target), writer(target, commit) as to:
+        dcp_save(state, storage_writer=to, process_group=group, no_dist=group is None)
 
 
 def load(folder: str, checkpoint: Checkpoint, state: dict[str, Any], *, alone: bool) -> None:
@@ -103,20 +129,27 @@ def load(folder: str, checkpoint: Checkpoint, state: dict[str, Any], *, alone: b
         UserError: a file is missing or has another length than when it was committed.
     """
     source = storage.join(folder, checkpoint.data)
-    for name, size in checkpoint.files.items():
-        file = storage.join(source, name)
-        if not storage.exists(file) or storage.size(file) != size:
-            raise UserError(
-                f"{file}: missing or damaged; remove {_marker(folder, checkpoint.step)} to resume from the one before"
-            )
-    with _read_from(source) as path, _quiet():
-        dcp_load(state, storage_reader=FileSystemReader(path), no_dist=alone)
+    try:
+        with _causes(source), reader(source, checkpoint.files) as origin:
+            dcp_load(state, storage_reader=origin, no_dist=alone)
+    except DamagedError as damaged:
+        marker = _marker(folder, checkpoint.step)
+        raise UserError(f"{damaged}; remove {marker} to resume from the one before") from None
+
+
+def discard(folder: str, data: str) -> None:
+    """Deletes a data folder that is not committed."""
+    for file in list(storage.list_files(storage.join(folder, data))):
+        storage.delete(file)
+    local = storage.local_path(storage.join(folder, data))
+    if local is not None and local.is_dir():
+        local.rmdir()
 
 
 def prune(folder: str, keep_last: int, keep_every: int | None) -> None:
-    """Deletes checkpoints that need not stay, markers first, and data folders that were never committed.
+    """Deletes checkpoints that need not stay, markers first, and what was never committed up to the newest step.
 
-    Only one process may call this, and none may be writing below `folder`.
+    Only one process may call this. Uncommitted folders of later steps may be under way, and stay.
     """
     checkpoints = committed(folder)
     newest = {checkpoint.step for checkpoint in checkpoints[-keep_last:]}
@@ -125,15 +158,20 @@ def prune(folder: str, keep_last: int, keep_every: int | None) -> None:
         if checkpoint not in kept:
             storage.delete(_marker(folder, checkpoint.step))
     names = {c.data for c in kept}
-    for file in list(storage.list_files(folder)):
-        data = storage.relative(folder, file).partition("/")[0]
-        if _DATA.fullmatch(data) and data not in names:
-            storage.delete(file)
+    last = max(newest, default=-1)
+    for data in _data_folders(folder):
+        match = _DATA.fullmatch(data)
+        if match and data not in names and int(match[1]) <= last:
+            discard(folder, data)
+
+
+def _data_folders(folder: str) -> set[str]:
+    """Names of the folders in `folder`; on a local disk also of empty ones."""
+    names = {storage.relative(folder, file).partition("/")[0] for file in storage.list_files(folder)}
     local = storage.local_path(folder)
     if local is not None and local.is_dir():
-        for left in local.iterdir():
-            if left.is_dir() and _DATA.fullmatch(left.name) and left.name not in names and not any(left.iterdir()):
-                left.rmdir()
+        names |= {path.name for path in local.iterdir() if path.is_dir()}
+    return names
 
 
 def _marker(folder: str, step: int) -> str:
@@ -141,28 +179,11 @@ def _marker(folder: str, step: int) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without DCP's guess, on one rank, that one rank is meant."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+def _causes(url: str) -> Iterator[None]:
+    """Raises what went wrong on one rank, instead of DCP's account of all ranks."""
+    try:
         yield
-
-
-@contextmanager
-def _written_to(local: Path | None) -> Iterator[Path]:
-    if local is not None:
-        yield local
-        return
-    with tempfile.TemporaryDirectory(prefix="rayramid-checkpoint-") as scratch:
-        yield Path(scratch)
-
-
-@contextmanager
-def _read_from(source: str) -> Iterator[Path]:
-    local = storage.local_path(source)
-    if local is not None:
-        yield local
-        return
-    with tempfile.TemporaryDirectory(prefix="rayramid-checkpoint-") as scratch:
-        storage.sync_down(source, scratch)
-        yield Path(scratch)
+    except CheckpointException as failed:
+        cause, _ = next(iter(failed.failures.values()))
+        with plain_errors(url):
+            raise cause from None

@@ -4,16 +4,17 @@ What a step is, a subclass says. Knows nothing of Ray.
 """
 
 import logging
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from rayramid.models import storage
 from rayramid.models.checkpoint import git_revision
 from rayramid.platform.training import checkpoint as checkpoints
+from rayramid.platform.training.checkpoint import Checkpoint
 from rayramid.platform.training.metrics import Metrics
 from rayramid.platform.training.parallel import Ranks
+from rayramid.platform.training.saver import Saver
 from rayramid.platform.training.spec import RunSpec
 from rayramid.platform.training.state import TrainState
 
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 # Called on every rank after each line of metrics, with the step and the line.
 Report = Callable[[int, Mapping[str, Any]], None]
+
+# Asked on every rank after each step, and the same for all: a checkpoint now, a checkpoint and the end, or nothing.
+Wish = Callable[[], Literal["save", "stop", ""]]
 
 Work = TypeVar("Work")
 
@@ -37,7 +41,7 @@ class Course(ABC, Generic[Work]):
     def __init__(self, spec: RunSpec, ranks: Ranks, state: TrainState) -> None:
         self.ranks, self.state = ranks, state
         self.folder = storage.join(spec.output, "checkpoints")
-        self._spec = spec
+        self._spec, self._revision = spec, git_revision()
 
     @abstractmethod
     def work(self, first: int) -> Iterator[Work]:
@@ -55,34 +59,39 @@ class Course(ABC, Generic[Work]):
     def examined(self, work: Work) -> dict[str, Any] | None:
         """A line of metrics from held-out data; None without any. A collective."""
 
-    def train(self, report: Report) -> None:
-        """Trains from the newest checkpoint to the end."""
+    def train(self, report: Report, wish: Wish) -> bool:
+        """Trains from the newest checkpoint to the end; False when told to stop before."""
         spec = self._spec
         self.resume()
         if self.state.step == spec.steps:
-            return
-        attempt = self.ranks.agree(uuid.uuid4().hex[:12])
-        metrics = self.metrics() if self.ranks.is_first else None
-        for work in self.work(self.state.step):
-            self.advance(work)
-            step, last = self.state.step, self.state.step == spec.steps
-            saves = last or step % spec.checkpoints.every == 0
-            # A line at every checkpoint, so that what follows it is averaged alike after a restart.
-            if saves or step % spec.log_every == 0:
-                record = self.told(work)
-                if metrics:
-                    metrics.write(step, record)
-                report(step, record)
-            if last or step % spec.validation.every == 0:
-                held_out = self.examined(work)
-                if metrics and held_out is not None:
-                    metrics.write(step, held_out)
-            if saves:
-                if metrics:
-                    metrics.flush()
-                self.save(attempt)
-        if metrics:
-            metrics.close()
+            return True
+        with Saver(self.folder, spec.checkpoints, self.ranks) as saver:
+            metrics = self.metrics() if self.ranks.is_first else None
+            for work in self.work(self.state.step):
+                self.advance(work)
+                step, last = self.state.step, self.state.step == spec.steps
+                wished = wish()
+                saves = last or wished != "" or step % spec.checkpoints.every == 0
+                # A line at every checkpoint, so that what follows it is averaged alike after a restart.
+                if saves or step % spec.log_every == 0:
+                    record = self.told(work)
+                    if metrics:
+                        metrics.write(step, record)
+                    report(step, record)
+                if last or step % spec.validation.every == 0:
+                    held_out = self.examined(work)
+                    if metrics and held_out is not None:
+                        metrics.write(step, held_out)
+                if saves:
+                    if metrics:
+                        metrics.flush()
+                    saver.begin(self.state.tensors(), self.position())
+                if last or wished == "stop":
+                    saver.finish()
+                    break
+            if metrics:
+                metrics.close()
+        return self.state.step == spec.steps
 
     def metrics(self) -> Metrics:
         """Where one rank writes."""
@@ -99,17 +108,12 @@ class Course(ABC, Generic[Work]):
         self.state.restore(tensors, newest.step, newest.skipped)
         log.info("resumed", extra={"step": newest.step, "workers_before": newest.workers})
 
-    def save(self, attempt: str) -> None:
-        """Commits a checkpoint and removes what need not stay."""
-        checkpoints.save(
-            self.folder,
-            self.state.tensors(),
-            self.state.step,
+    def position(self) -> Checkpoint:
+        """What a checkpoint of the present state says of itself."""
+        return Checkpoint(
+            step=self.state.step,
             skipped=self.state.skipped,
-            attempt=attempt,
-            git_revision=git_revision(),
-            ranks=self.ranks,
+            spec=self._spec.model_dump(mode="json"),
+            git_revision=self._revision,
+            workers=self.ranks.world,
         )
-        if self.ranks.is_first:
-            checkpoints.prune(self.folder, self._spec.checkpoints.keep_last, self._spec.checkpoints.keep_every)
-        self.ranks.barrier()

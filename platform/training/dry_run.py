@@ -118,7 +118,7 @@ def _report(index: Index, phase: Phase, spec: TrainSpec, levels: int) -> PhaseRe
     leading = len(visits) - len(image_visits) if index.videos else len(image_visits)
     clips = sum(map(len, index.videos or index.images))
     steps_per_epoch = clips / (leading / len(sample))
-    ranks = range(spec.workers.count)
+    ranks = range(spec.workers.most)
     costs = [[sum(b.flops for b in deal(bins, len(ranks), rank)) for rank in ranks] for bins in sample]
     return PhaseReport(
         name=phase.name,

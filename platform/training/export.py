@@ -1,7 +1,7 @@
-"""From a checkpoint of the run to a folder that samples: the averaged weights with the VAE and the text encoders."""
+"""From a checkpoint of the run to a folder that samples: the weights with the VAE and the text encoders."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,6 +13,7 @@ from rayramid.models.errors import UserError
 from rayramid.models.importers.release import preset_of
 from rayramid.models.vae.io import load_vae
 from rayramid.platform.training import checkpoint as checkpoints
+from rayramid.platform.training.checkpoint import Checkpoint
 from rayramid.platform.training.data import Datasets, open_datasets
 from rayramid.platform.training.model import configure
 from rayramid.platform.training.spec import Phase, Sampling, TrainSpec
@@ -20,26 +21,41 @@ from rayramid.platform.training.spec import Phase, Sampling, TrainSpec
 # Of every stage, where neither spec nor a model to start from says: the published ones.
 FIRST_STEPS, LATER_STEPS = 20, 10
 
+Weights = Literal["ema", "raw"]
 
-def export(spec: TrainSpec, target: str | None = None) -> str:
-    """Writes the inference folder from the newest checkpoint of `spec.output`; returns where it is.
+
+def export_checkpoint(source: str, target: str, weights: Weights = "ema") -> Checkpoint:
+    """Exports a run's newest checkpoint or a named one by what its marker says of the run; returns what it says.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is not of a DiT.
+    """
+    _, checkpoint = checkpoints.find(source)
+    if checkpoint.spec["kind"] != "train":
+        raise UserError(f"{source}: holds a run of kind '{checkpoint.spec['kind']}', which is exported at its end")
+    export(TrainSpec.model_validate(checkpoint.spec), target, weights, source)
+    return checkpoint
+
+
+def export(spec: TrainSpec, target: str | None = None, weights: Weights = "ema", source: str | None = None) -> str:
+    """Writes the inference folder; returns where it is.
 
     Args:
         spec: with all dataset versions fixed.
         target: `<output>/model` when None.
+        weights: the average, or the weights as they are trained.
+        source: as `checkpoint.find` takes it; the newest checkpoint of `spec.output` when None.
 
     Raises:
         UserError: there is no checkpoint.
     """
-    folder = storage.join(spec.output, "checkpoints")
-    checkpoint = checkpoints.latest(folder)
-    if checkpoint is None:
-        raise UserError(f"{folder}: no checkpoint to export")
+    folder, checkpoint = checkpoints.find(source or spec.output)
     config, pyramid, started = configure(spec.model)
     dit = DiT(config)
-    average = {name: torch.empty_like(weight) for name, weight in dit.named_parameters()}
-    checkpoints.load(folder, checkpoint, {"ema": average}, alone=True)
-    dit.load_state_dict(average, strict=False)
+    part = {"ema": "ema", "raw": "model"}[weights]
+    tensors = {name: torch.empty_like(weight) for name, weight in dit.named_parameters()}
+    checkpoints.load(folder, checkpoint, {part: tensors}, alone=True)
+    dit.load_state_dict(tensors, strict=False)
     datasets = open_datasets(spec)
     width, height, frames, fps = default_video(spec.phases[-1], datasets)
     card = ModelCard(

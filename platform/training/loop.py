@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rayramid.platform.training.course import Course, Report
+from rayramid.platform.training.course import Course, Report, Wish
 from rayramid.platform.training.data import index_of, open_datasets
 from rayramid.platform.training.feed import Damage, Reader, Share, feed, my_bins, normaliser
 from rayramid.platform.training.footprint import measure_for
@@ -121,12 +121,13 @@ class Run(Course[Work]):
         return tally.gather(self.ranks)
 
 
-def run(spec: TrainSpec, ranks: Ranks, report: Report) -> None:
-    """Trains this rank's part of `spec` to its end.
+def run(spec: TrainSpec, ranks: Ranks, report: Report, wish: Wish = lambda: "") -> bool:
+    """Trains this rank's part of `spec` to its end; False when told to stop before.
 
     Args:
         spec: with all dataset versions fixed.
         ranks: the processes of the run.
         report: called on every rank after each line of metrics.
+        wish: asked on every rank after each step.
     """
-    Run(spec, ranks).train(report)
+    return Run(spec, ranks).train(report, wish)

@@ -14,6 +14,7 @@ from rayramid.platform.training.data import pin_versions
 from rayramid.platform.training.dry_run import DryRun, examine
 from rayramid.platform.training.export import export
 from rayramid.platform.training.metrics import read_metrics
+from rayramid.platform.training.outcome import StoppedError
 from rayramid.platform.training.spec import TrainSpec
 from rayramid.platform.training.start import RUN
 from rayramid.platform.training.trackers import check_trackers
@@ -45,7 +46,11 @@ class TrainResult:
     damaged: int
 
 
-def train(spec: TrainSpec, on_progress: Callable[[int, int, float], None] | None = None) -> TrainResult:
+def train(
+    spec: TrainSpec,
+    on_progress: Callable[[int, int, float], None] | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> TrainResult:
     """Trains `spec` on the Ray cluster that this process is connected to, and exports the model.
 
     The same call continues a run that was stopped, at its newest checkpoint, and exports one that is finished again.
@@ -53,9 +58,12 @@ def train(spec: TrainSpec, on_progress: Callable[[int, int, float], None] | None
     Args:
         spec: the run.
         on_progress: called with (step, steps in all, loss).
+        stopping: asked now and then; True ends the run at a checkpoint.
 
     Raises:
         UserError: the spec can't be trained as it is, the output holds another run, or training met a user's mistake.
+        RunFailedError: machines failed more often than the spec bears.
+        StoppedError: as `stopping` wished.
     """
     from rayramid.platform.training.trainer import fit
 
@@ -64,8 +72,9 @@ def train(spec: TrainSpec, on_progress: Callable[[int, int, float], None] | None
     spec = settle(spec)
     examine(spec)
     newest = checkpoints.latest(storage.join(spec.output, "checkpoints"))
-    if newest is None or newest.step < spec.steps:
-        fit(spec, on_progress)
+    if (newest is None or newest.step < spec.steps) and not fit(spec, on_progress, stopping):
+        stopped = checkpoints.latest(storage.join(spec.output, "checkpoints"))
+        raise StoppedError(stopped.step if stopped else 0)
     folder = export(spec)
     records = [record for record in read_metrics(spec.output) if "loss" in record]
     log.info("model exported", extra={"folder": folder})

@@ -182,11 +182,14 @@ class Checkpoints(Strict):
         every: steps between two checkpoints; the last step always has one.
         keep_last: so many of the newest stay.
         keep_every: checkpoints at multiples of so many steps stay for ever; none when None.
+        failures: so many checkpoints in a row may fail to be written before the run ends; until then it goes on, and
+            the next one is due as ever.
     """
 
     every: Positive = 500
     keep_last: Positive = 2
     keep_every: Positive | None = None
+    failures: Count = 2
 
 
 class Validation(Strict):
@@ -253,16 +256,42 @@ class Workers(Strict):
     """What the run occupies.
 
     Attributes:
-        count: worker processes; each has one GPU with `gpus`.
+        count: worker processes; each has one GPU with `gpus`. Two numbers, the least and the most, make the run
+            elastic: it starts with what is there, goes on with fewer when nodes go, and grows when nodes come.
         gpus: train on GPUs.
         cpus: CPUs reserved for each worker, and its number of threads on a CPU run.
-        restarts: how many times dead workers are started again before the run fails; -1 for ever.
+        restarts: how many times dead workers are started again before the run fails; -1 for ever. Nodes that announce
+            that they go don't count.
+        grow_after: seconds that a run of fewer than the most workers goes on before more are taken in; each time, all
+            are started again from a checkpoint.
     """
 
-    count: Positive = 1
+    count: Positive | tuple[Positive, Positive] = 1
     gpus: bool = False
     cpus: Positive = 1
     restarts: Annotated[int, Field(ge=-1)] = 3
+    grow_after: Annotated[float, Field(gt=0)] = 60.0
+
+    @property
+    def least(self) -> int:
+        """The fewest workers that train."""
+        return self.count if isinstance(self.count, int) else self.count[0]
+
+    @property
+    def most(self) -> int:
+        """The most workers that train."""
+        return self.count if isinstance(self.count, int) else self.count[1]
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Of one worker, as Ray names them."""
+        return {"CPU": self.cpus, "GPU": 1} if self.gpus else {"CPU": self.cpus}
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Workers":
+        if self.least > self.most:
+            raise ValueError(f"count: the least, {self.least}, is above the most, {self.most}")
+        return self
 
 
 class RunSpec(Strict):

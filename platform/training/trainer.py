@@ -5,11 +5,14 @@ The only file of this floor that touches Ray Train.
 
 import importlib
 import logging
+import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import ray
+import ray.exceptions
 import ray.train
 import ray.train.torch
 import torch
@@ -17,6 +20,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from rayramid.models.errors import UserError
 from rayramid.platform.spec import spec_model
+from rayramid.platform.training.board import Board, Room
+from rayramid.platform.training.outcome import RunFailedError
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.spec import RunSpec
 
@@ -30,23 +35,12 @@ Progress = Callable[[int, int, float], None]
 # Freed buffers of a step stay with the process: returning them to the system costs a third of a CPU step.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 _POLL_SECONDS = 0.5
+# How often the workers ask what is wished of them.
+_WISH_SECONDS = 1.0
 
 
-class _Board:
-    """Where the first worker writes how far it is, and the driver reads it."""
-
-    def __init__(self) -> None:
-        self._newest: tuple[int, float] | None = None
-
-    def write(self, step: int, loss: float) -> None:
-        self._newest = (step, loss)
-
-    def read(self) -> tuple[int, float] | None:
-        return self._newest
-
-
-def fit(spec: RunSpec, on_progress: Progress | None = None) -> None:
-    """Runs `spec` to its end on the cluster that this process is connected to.
+def fit(spec: RunSpec, on_progress: Progress | None = None, stopping: Callable[[], bool] = lambda: False) -> bool:
+    """Runs `spec` on the cluster that this process is connected to; False when it was stopped before its end.
 
     The trainer runs in a task whose environment names the cluster, and so do all processes that it starts: on a host
     with two clusters, Ray Train's own helpers would otherwise look for theirs, find two, and stop watching.
@@ -54,90 +48,164 @@ def fit(spec: RunSpec, on_progress: Progress | None = None) -> None:
     Args:
         spec: of any kind in `LOOPS`, with all that it reads fixed.
         on_progress: called here with (step, steps in all, loss) after each line of metrics.
+        stopping: asked now and then; True ends the run at a checkpoint of its next step.
 
     Raises:
         UserError: a worker met one; it is not retried for ever, but as often as any failure.
+        RunFailedError: workers died more often than `workers.restarts`.
     """
     _warn_if_short(spec)
     address = ray.get_runtime_context().gcs_address
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    board = ray.remote(num_cpus=0)(Board).remote()
     environment = {"env_vars": {"RAY_ADDRESS": address, **_ALLOCATOR}}
     task = ray.remote(num_cpus=0, max_retries=0, runtime_env=environment)(_train).remote(
         spec.model_dump(mode="json"), board
     )
+    room = Room(spec.workers)
     shown = None
     try:
         done: list[Any] = []
         while not done:
             done, _ = ray.wait([task], timeout=_POLL_SECONDS)
-            newest = ray.get(board.read.remote())
-            if on_progress is not None and newest is not None and newest != shown:
-                on_progress(newest[0], spec.steps, newest[1])
-                shown = newest
-        mistake = ray.get(task)
+            news = ray.get(board.read.remote())
+            for line in news.lines:
+                log.warning("%s", line)
+            if on_progress is not None and news.newest is not None and news.newest != shown:
+                on_progress(news.newest[0], spec.steps, news.newest[1])
+                shown = news.newest
+            if stopping():
+                if not news.group:
+                    ray.cancel(task)
+                    return False
+                board.ask.remote("stop")
+            elif room.appeared(news):
+                board.ask.remote("grow")
+        finished: bool = ray.get(task)
+    except ray.exceptions.RayTaskError as failed:
+        # Ray raises a mixture of the cause and its own class, whose text is the whole traceback.
+        if isinstance(failed.cause, UserError | RunFailedError):
+            raise failed.cause from None
+        raise
     except BaseException:
         ray.cancel(task)
         raise
     finally:
+        room.close()
         ray.kill(board)
-    if mistake is not None:
-        raise UserError(mistake)
+    return finished
 
 
 def _warn_if_short(spec: RunSpec) -> None:
     """Ray waits for nodes that an autoscaler may add; where nobody adds any, this line says what it waits for."""
     there = ray.cluster_resources()
-    for name, needed in (("CPU", spec.workers.count * spec.workers.cpus), ("GPU", spec.workers.count)):
+    for name, needed in (("CPU", spec.workers.least * spec.workers.cpus), ("GPU", spec.workers.least)):
         if (name == "CPU" or spec.workers.gpus) and there.get(name, 0) < needed:
             log.warning(
                 "the cluster has %d %ss and the workers need %d: waiting for more", there.get(name, 0), name, needed
             )
 
 
-def _train(spec_fields: dict[str, Any], board: Any) -> str | None:
-    """Runs the trainer; returns the message of a user's mistake, if that ended it."""
+def _train(spec_fields: dict[str, Any], board: Any) -> bool:
+    """Runs the trainer, once more each time that the workers stop to become more; whether the run is finished."""
     spec = _spec(spec_fields)
-    trainer = ray.train.torch.TorchTrainer(
-        _worker,
-        train_loop_config={"spec": spec_fields, "board": board},
-        torch_config=ray.train.torch.TorchConfig(backend="cpu:gloo,cuda:nccl" if spec.workers.gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=spec.workers.count,
-            use_gpu=spec.workers.gpus,
-            resources_per_worker={"CPU": spec.workers.cpus} | ({"GPU": 1} if spec.workers.gpus else {}),
-        ),
-        run_config=RunConfig(
-            name="ray",
-            storage_path=spec.output,
-            failure_config=FailureConfig(max_failures=spec.workers.restarts),
-        ),
-    )
-    try:
-        trainer.fit()
-    except ray.train.WorkerGroupError as failed:
-        for failure in failed.worker_failures.values():
-            if isinstance(failure, UserError):
-                return str(failure)
-        raise
-    return None
+    while not _fit(spec, board):
+        if ray.get(board.asked.remote()) == "stop":
+            return False
+        ray.get(board.ask.remote(""))
+    return True
 
 
-def _worker(config: dict[str, Any]) -> None:
+def _fit(spec: RunSpec, board: Any) -> bool:
+    """One group of workers, started again when one dies; what the loop returns."""
+    workers = spec.workers
+    # Ray wants a place for checkpoints and for its notes about them. Ours are elsewhere, and it keeps none.
+    with tempfile.TemporaryDirectory(prefix="rayramid-train-") as scratch:
+        trainer = ray.train.torch.TorchTrainer(
+            _worker,
+            train_loop_config={"spec": spec.model_dump(mode="json"), "board": board},
+            torch_config=ray.train.torch.TorchConfig(backend="cpu:gloo,cuda:nccl" if workers.gpus else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=workers.most if workers.least == workers.most else (workers.least, workers.most),
+                use_gpu=workers.gpus,
+                resources_per_worker=workers.resources,
+                # Ray would grow by killing the workers at any moment; `Room` lets them save first.
+                elastic_resize_monitor_interval_s=float("inf"),
+            ),
+            run_config=RunConfig(
+                name="ray",
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=workers.restarts),
+            ),
+        )
+        try:
+            return bool(trainer.fit().return_value)
+        except ray.train.WorkerGroupError as failed:
+            for failure in failed.worker_failures.values():
+                if isinstance(failure, UserError):
+                    raise failure from None
+            for rank, failure in failed.worker_failures.items():
+                if isinstance(failure, ray.exceptions.RayActorError):
+                    cause = str(failure).splitlines()[0]
+                    raise RunFailedError(
+                        f"worker {rank} died, after {workers.restarts} restarts (workers.restarts): {cause}"
+                    ) from None
+            raise
+
+
+def _worker(config: dict[str, Any]) -> bool:
     """One rank."""
-    spec = _spec(config["spec"])
+    spec, board = _spec(config["spec"]), config["board"]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     # True of a view that is changed in place, which no block's output is.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     if not spec.workers.gpus:
         torch.set_num_threads(spec.workers.cpus)
     ranks = Ranks.here(ray.train.torch.get_device())
+    if ranks.is_first:
+        logging.getLogger("rayramid").addHandler(_ToDriver(board))
+        board.begin.remote(ranks.world)
 
     def report(step: int, record: Mapping[str, Any]) -> None:
         ray.train.report({"step": step, "loss": record["loss"]})
         if ranks.is_first:
-            config["board"].write.remote(step, record["loss"])
+            board.write.remote(step, record["loss"])
 
-    importlib.import_module(LOOPS[spec.kind]).run(spec, ranks, report)
+    return bool(importlib.import_module(LOOPS[spec.kind]).run(spec, ranks, report, _Wishes(board, ranks)))
+
+
+class _Wishes:
+    """What is wished of the run: to stop, by the driver; a checkpoint, by nodes that announce that they go."""
+
+    def __init__(self, board: Any, ranks: Ranks) -> None:
+        self._board, self._ranks = board, ranks
+        self._next = time.monotonic()
+        self._going: set[str] = set()
+
+    def __call__(self) -> Literal["save", "stop", ""]:
+        # The first rank's clock decides, since asking is a collective and takes some milliseconds.
+        if not self._ranks.agree(time.monotonic() >= self._next):
+            return ""
+        self._next = time.monotonic() + _WISH_SECONDS
+        if self._ranks.agree(ray.get(self._board.asked.remote()) if self._ranks.is_first else None):
+            return "stop"
+        preemption = ray.train.get_preemption_info()
+        going = set(preemption.preempted_node_ids) if preemption else set()
+        if going <= self._going:
+            return ""
+        self._going |= going
+        log.warning("%d nodes are about to go: saving", len(going))
+        return "save"
+
+
+class _ToDriver(logging.Handler):
+    """Sends warnings to whoever waits for the run."""
+
+    def __init__(self, board: Any) -> None:
+        super().__init__(logging.WARNING)
+        self._board = board
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._board.tell.remote(record.getMessage())
 
 
 def _spec(fields: dict[str, Any]) -> RunSpec:

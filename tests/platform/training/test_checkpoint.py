@@ -7,13 +7,11 @@ from torch import nn
 from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.platform.training import checkpoint as checkpoints
+from rayramid.platform.training.checkpoint import Checkpoint, TakenError
 from rayramid.platform.training.ema import EMA
 from rayramid.platform.training.optimizer import build_optimizers, set_learning_rate
-from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.spec import Optimizer
 from rayramid.platform.training.state import TrainState
-
-ALONE = Ranks(1, 0, torch.device("cpu"))
 
 
 def fresh(kind="adamw", seed=0):
@@ -36,9 +34,8 @@ def advance(state, steps):
 
 def save(folder, state, step=None, attempt="aa"):
     step = state.step if step is None else step
-    return checkpoints.save(
-        folder, state.tensors(), step, skipped=state.skipped, attempt=attempt, git_revision="", ranks=ALONE
-    )
+    told = Checkpoint(step, state.skipped, {"kind": "train"}, "", 1, data=f"step-{step:08d}.{attempt}")
+    checkpoints.save(folder, state.tensors(), told)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
@@ -81,21 +78,36 @@ def test_a_damaged_file_is_named(tmp_path):
 
 def test_two_runs_cannot_commit_the_same_step(tmp_path):
     save(str(tmp_path), fresh(), 10, attempt="aa")
-    with pytest.raises(UserError, match="committed by another run"):
+    with pytest.raises(TakenError, match="committed by another run"):
         save(str(tmp_path), fresh(), 10, attempt="bb")
     assert checkpoints.latest(str(tmp_path)).data == "step-00000010.aa"
 
 
-def test_pruning_keeps_the_last_the_multiples_and_nothing_uncommitted(tmp_path):
+def test_pruning_keeps_the_last_the_multiples_and_what_may_be_under_way(tmp_path):
     state = fresh()
     for step in (10, 20, 30, 40, 50):
         save(str(tmp_path), state, step)
-    save(str(tmp_path), state, 60)
-    (tmp_path / "step-00000060.json").unlink()
+    for step in (40, 60):
+        # Attempts that died: the one at 40 was overtaken, the one at 60 might be another group of workers, still dying.
+        (tmp_path / f"step-{step:08d}.dd").mkdir()
+        (tmp_path / f"step-{step:08d}.dd" / "__0_0.distcp").write_bytes(b"half")
     checkpoints.prune(str(tmp_path), keep_last=2, keep_every=20)
     assert [c.step for c in checkpoints.committed(str(tmp_path))] == [20, 40, 50]
-    folders = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
-    assert folders == ["step-00000020.aa", "step-00000040.aa", "step-00000050.aa"]
+    kept = ["step-00000020.aa", "step-00000040.aa", "step-00000050.aa", "step-00000060.dd"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == kept
+
+
+def test_a_run_or_one_of_its_checkpoints_is_found_by_name(tmp_path):
+    folder = str(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="checkpoints: no checkpoint yet"):
+        checkpoints.find(str(tmp_path))
+    for step in (10, 20):
+        save(folder, fresh(), step)
+    assert checkpoints.find(str(tmp_path))[1].step == 20
+    for name in ("step-00000010", "step-00000010.json", "step-00000010/"):
+        assert checkpoints.find(f"{folder}/{name}") == (folder, checkpoints.committed(folder)[0])
+    with pytest.raises(UserError, match=r"step-00000030: no such checkpoint; there are \[10, 20\]"):
+        checkpoints.find(f"{folder}/step-00000030")
 
 
 def test_checkpoints_live_on_s3(s3_bucket):

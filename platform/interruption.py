@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM as a wish, which a command fulfils in its own time."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rayramid.platform.console import say
+
+
+class Interruption:
+    """Whether a signal has come, and which."""
+
+    def __init__(self) -> None:
+        self._signal = 0
+
+    def __bool__(self) -> bool:
+        return self._signal != 0
+
+    @property
+    def code(self) -> int:
+        """The exit code of a process that this signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self._signal
+
+    def catch(self, number: int, frame: FrameType | None) -> None:
+        """Remembers the first signal; the second one ends the process."""
+        if self:
+            raise SystemExit(128 + number)
+        self._signal = number
+        say(
+            "stopping at a checkpoint of the next step; once more stops at once, and goes back to the checkpoint before"
+        )
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Inside, the first Ctrl-C or SIGTERM ends nothing."""
+    interruption = Interruption()
+    before = {number: signal.signal(number, interruption.catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,112 @@
+"""DCP's files on any storage: written to a local disk first and uploaded, downloaded before they are read."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan, SavePlanner
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
+
+from rayramid.models import storage
+from rayramid.models.errors import UserError
+from rayramid.models.stores.store import MissingError
+
+METADATA = ".metadata"
+
+# Called on the first rank with the bytes of every file, when all are there.
+Commit = Callable[[dict[str, int]], None]
+
+
+class DamagedError(UserError):
+    """A file of a checkpoint is missing or has another length than when it was committed."""
+
+
+class FilesWriter(FileSystemWriter):
+    """Writes to `url`, then commits.
+
+    DCP calls `write_data` on every rank and `finish` on the first, and raises on all ranks what either raises.
+    """
+
+    def __init__(self, url: str, path: Path, commit: Commit) -> None:
+        super().__init__(path)
+        self._url, self._path, self._commit = url, path, commit
+        self._uploads = storage.local_path(url) is None
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        """This rank's file."""
+        written = super().write_data(plan, planner)
+        for name in sorted({result.storage_data.relative_path for result in written.wait()}):
+            self._upload(name)
+        return written
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        """The file that tells what is where, and the commit."""
+        super().finish(metadata, results)
+        self._upload(METADATA)
+        names = {result.storage_data.relative_path for of_rank in results for result in of_rank} | {METADATA}
+        try:
+            files = {name: storage.size(storage.join(self._url, name)) for name in sorted(names)}
+        except MissingError as missing:
+            raise MissingError(
+                f"{missing}: not all workers write to the same storage; choose an output that all see"
+            ) from None
+        self._commit(files)
+
+    def _upload(self, name: str) -> None:
+        if self._uploads:
+            storage.upload(self._path / name, storage.join(self._url, name))
+
+
+class FilesReader(FileSystemReader):
+    """Reads from `url`; checks and downloads the files that this rank needs, and no others."""
+
+    def __init__(self, url: str, path: Path, files: Mapping[str, int]) -> None:
+        super().__init__(path)
+        self._url, self._path, self._files = url, path, files
+        self._downloads = storage.local_path(url) is None
+
+    def read_metadata(self) -> Metadata:
+        """What is where."""
+        self._fetch(METADATA)
+        return super().read_metadata()
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """The tensors of this rank."""
+        for name in sorted({self.storage_data[item.storage_index].relative_path for item in plan.items}):
+            self._fetch(name)
+        return super().read_data(plan, planner)
+
+    def _fetch(self, name: str) -> None:
+        file = storage.join(self._url, name)
+        if not storage.exists(file) or storage.size(file) != self._files[name]:
+            raise DamagedError(f"{file}: missing or damaged")
+        if self._downloads:
+            storage.download(file, self._path / name)
+
+
+@contextmanager
+def writer(url: str, commit: Commit) -> Iterator[FilesWriter]:
+    """A writer to `url`."""
+    with _local(url) as path:
+        yield FilesWriter(url, path, commit)
+
+
+@contextmanager
+def reader(url: str, files: Mapping[str, int]) -> Iterator[FilesReader]:
+    """A reader of `url`, which has `files`, by name with their bytes."""
+    with _local(url) as path:
+        yield FilesReader(url, path, files)
+
+
+@contextmanager
+def _local(url: str) -> Iterator[Path]:
+    path = storage.local_path(url)
+    if path is not None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="rayramid-checkpoint-") as scratch:
+        yield Path(scratch)
