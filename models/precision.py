@@ -11,6 +11,17 @@ def widen(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def rounded(weight: Tensor) -> Tensor:
+    """An exact weight with the values that autocast's format has for it; as it is without autocast.
+
+    So a model trains with the weights that it has when they are stored, or gathered by FSDP, in that format.
+    """
+    device = weight.device.type
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return weight
+    return weight.to(torch.get_autocast_dtype(device)).to(weight.dtype)
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Autocast off; devices that have none (meta, for counting) need nothing."""
     return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()

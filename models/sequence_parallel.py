@@ -36,10 +36,10 @@ class Split:
 
     @classmethod
     def of(cls, group: dist.ProcessGroup, tokens: int, heads: int) -> "Split":
-        """The most even one; ValueError for more ranks than tokens or heads."""
+        """The most even one; ValueError for more ranks than heads."""
         ranks = dist.get_world_size(group)
-        if ranks > min(tokens, heads):
-            raise ValueError(f"{tokens} tokens with {heads} heads cannot be split over {ranks} ranks")
+        if ranks > heads:
+            raise ValueError(f"{heads} heads cannot be split over {ranks} ranks")
         return cls(group, dist.get_rank(group), evenly(tokens, ranks), evenly(heads, ranks))
 
     def own(self, rank: int) -> slice:

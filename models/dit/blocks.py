@@ -14,7 +14,7 @@ from rayramid.models.attention import AttentionPlan, attend, attention_dtype
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.dit.embeddings import rotate
 from rayramid.models.dit.recompute import Recompute, run
-from rayramid.models.precision import widen
+from rayramid.models.precision import rounded, widen
 from rayramid.models.sequence_parallel import Split
 
 Past = tuple[Sequence[Tensor], Sequence[Tensor]]
@@ -95,7 +95,7 @@ def normalise(qk_T2NH: Tensor, q_norm: HeadNorm, k_norm: HeadNorm) -> Tensor:
     mean_square = torch.linalg.vecdot(x, x).unsqueeze(-1) / x.shape[-1]
     x = x * torch.rsqrt(mean_square + q_norm.eps)
     # The weight is expanded over heads first: its gradient is then one sum over rows.
-    weight = torch.stack([q_norm.weight, k_norm.weight])[:, None].expand(x.shape[1:]).flatten()
+    weight = widen(rounded(torch.stack([q_norm.weight, k_norm.weight])))[:, None].expand(x.shape[1:]).flatten()
     return (x.flatten(1) * weight).view(x.shape)
 
 

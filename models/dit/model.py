@@ -11,6 +11,7 @@ from itertools import groupby
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu
 from torch.nn import functional as F
 
 from rayramid.models.attention import AttentionPlan, Executor, plan_attention
@@ -37,8 +38,9 @@ from rayramid.models.sequence_parallel import Part, Tokens
 class DiT(nn.Module):
     """Predicts the velocity `x_end - x_start` (Eq. 11) of every target in a pack.
 
-    `executor` chooses the attention (None: flex on CUDA, else sdpa); `recompute` is activation checkpointing; with a
-    `sequence_group`, its ranks split every pack between them and have to call alike.
+    `executor` chooses the attention (None: flex on CUDA, else sdpa); `recompute` is activation checkpointing, and with
+    `full` the blocks' inputs wait in the host's memory if `offload_inputs`. The ranks of a `sequence_group` split every
+    pack between them and have to call alike.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -46,6 +48,7 @@ class DiT(nn.Module):
         self.config = config
         self.executor: Executor | None = None
         self.recompute: Recompute = "none"
+        self.offload_inputs = False
         self.sequence_group: dist.ProcessGroup | None = None
         width = config.width
         self.patch_in = nn.Linear(config.patch**2 * config.latent_channels, width)
@@ -104,7 +107,8 @@ class DiT(nn.Module):
         past = [_past(held, block) for block in range(len(self.blocks))]
         with self._autocast():
             text_TD, video_TD, condition_SD, layout = self._embed(pack, plan, tokens)
-            video_TD, pairs = self.run_blocks(text_TD, video_TD, condition_SD, layout, past, keep=any(held))
+            with save_on_cpu(pin_memory=device.type == "cuda") if self.offload_inputs else nullcontext():
+                video_TD, pairs = self.run_blocks(text_TD, video_TD, condition_SD, layout, past, keep=any(held))
             velocities = self._velocities(pack, plan, tokens, video_TD, condition_SD)
         for number, segment in enumerate(tokens.segments):
             cache = held[segment.clip]

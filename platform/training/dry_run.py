@@ -11,6 +11,7 @@ from rayramid.platform.training.data import index_of, open_datasets
 from rayramid.platform.training.footprint import measure_for
 from rayramid.platform.training.index import Index
 from rayramid.platform.training.learner import weights_by_level
+from rayramid.platform.training.mesh import check_parallel
 from rayramid.platform.training.model import configure, origin_of
 from rayramid.platform.training.plan import check_budget, deal, image_share, steps
 from rayramid.platform.training.spec import Phase, TrainSpec
@@ -94,6 +95,7 @@ def examine(spec: TrainSpec) -> DryRun:
         UserError: no clips to read, clips larger than a bin, datasets that don't fit the model or each other.
     """
     config, _, _ = configure(spec.model)
+    check_parallel(spec.parallel, spec.workers.most, config.heads)
     datasets = open_datasets(spec, origin_of(spec.model))
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in DiT(config).parameters())
@@ -118,7 +120,7 @@ def _report(index: Index, phase: Phase, spec: TrainSpec, levels: int) -> PhaseRe
     leading = len(visits) - len(image_visits) if index.videos else len(image_visits)
     clips = sum(map(len, index.videos or index.images))
     steps_per_epoch = clips / (leading / len(sample))
-    ranks = range(spec.workers.most)
+    ranks = range(spec.workers.most // spec.parallel.sequence)
     costs = [[sum(b.flops for b in deal(bins, len(ranks), rank)) for rank in ranks] for bins in sample]
     return PhaseReport(
         name=phase.name,

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from rayramid.platform.training.parallel import Ranks
-
 
 class NoiseTally:
     """Collects the noise of gradients over the steps that were measured."""
@@ -54,15 +52,15 @@ def variance_and_signal(half: list[Tensor], targets: int, whole: list[Tensor], o
     return variance, _squared_norm(whole) - variance
 
 
-def half_of(weights: Sequence[float], ranks: Ranks) -> tuple[float, ...] | None:
-    """The weights of a rank's packs in one half of a step: its first packs, or all packs of every second rank.
+def half_of(weights: Sequence[float], readers: int, reader: int) -> tuple[float, ...] | None:
+    """The weights of a rank's packs in one half of a step: its first packs, or all of every second rank's.
 
     As many on all ranks, so that they run the same forwards. None where there is a single pack.
     """
     if len(weights) > 1:
         return tuple(weights[: len(weights) // 2])
-    if ranks.world > 1:
-        return tuple(weight * (ranks.rank % 2 == 0) for weight in weights)
+    if readers > 1:
+        return tuple(weight * (reader % 2 == 0) for weight in weights)
     return None
 
 

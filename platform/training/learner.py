@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from rayramid.models.errors import UserError
@@ -11,9 +12,10 @@ from rayramid.models.objective import Loss, TrainingClip, objective, training_pa
 from rayramid.platform.training.ema import EMA
 from rayramid.platform.training.feed import Share
 from rayramid.platform.training.gradient_noise import NoiseTally, gradients_of, half_of
+from rayramid.platform.training.mesh import Mesh, check_parallel, shard, sum_gradients
 from rayramid.platform.training.model import build
 from rayramid.platform.training.optimizer import build_optimizers, clip_gradients, learning_rate, set_learning_rate
-from rayramid.platform.training.parallel import Ranks, shard
+from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.plan import phase_seed
 from rayramid.platform.training.precision import Precision
 from rayramid.platform.training.spec import Phase, TrainSpec
@@ -30,6 +32,7 @@ class Learner:
         model: the DiT, sharded over the ranks.
         pyramid: its spatial pyramid.
         precision: its number formats.
+        mesh: how the ranks divide the work.
         state: everything that a checkpoint holds.
         noise: of the gradients of some steps.
     """
@@ -38,8 +41,14 @@ class Learner:
         self.spec, self.ranks = spec, ranks
         self.precision = Precision.choose(spec.precision, ranks.device)
         self.model, self.pyramid = build(spec.model, spec.seed, self.precision.weights)
-        self.model.to(ranks.device)
-        shard(self.model, ranks)
+        check_parallel(spec.parallel, ranks.world, self.model.config.heads)
+        self.mesh = Mesh.of(ranks, spec.parallel, offload=spec.memory.offload_weights)
+        self.model.recompute = spec.memory.recompute
+        self.model.offload_inputs = spec.memory.offload_activations
+        self.model.sequence_group = self.mesh.sequence
+        if spec.compile:
+            self.model.compile_blocks()
+        shard(self.model, self.mesh, self.precision, spec.memory)
         optimizers = build_optimizers(self.model, self.model.blocks, spec.optimizer)
         self.state = TrainState(self.model, optimizers, EMA(self.model, spec.ema))
         self.noise = NoiseTally()
@@ -52,12 +61,12 @@ class Learner:
         """
         targets = self.units(share) * self.model.config.levels
         half = self.half_gradient(phase, share, targets)
-        self.backward(phase, share, share.weights, targets, tally)
+        finite = self.backward(phase, share, share.weights, targets, tally)
         if half is not None:
             self.noise.add(*half, gradients_of(self.model), targets)
         norm = clip_gradients(list(self.model.parameters()), self.spec.optimizer.clip)
         self.state.step += 1
-        if math.isfinite(norm):
+        if math.isfinite(norm) and finite:
             set_learning_rate(self.state.optimizers, learning_rate(phase, local))
             for optimizer in self.state.optimizers:
                 optimizer.step()
@@ -78,7 +87,7 @@ class Learner:
         """Target units of the whole step that could be read, over all ranks; a collective where any may be damaged."""
         if self.spec.damaged_clips == "stop":
             return share.units
-        damaged = [each for part in self.ranks.gather(share.damaged) for each in part]
+        damaged = self.mesh.gather(share.damaged)
         units = share.units - sum(each.units for each in damaged)
         if units == 0:
             raise UserError(f"no clip of step {self.state.step + 1} can be read; the first damaged: {damaged[0].file}")
@@ -86,15 +95,24 @@ class Learner:
 
     def backward(
         self, phase: Phase, share: Share, weights: Sequence[float], targets: int, tally: Tally | None = None
-    ) -> None:
-        """Adds the gradient of the mean over `targets` targets of all ranks: those of the first packs, by weight."""
+    ) -> bool:
+        """Adds the gradient of the mean over `targets` targets of all ranks: those of the first packs, by weight.
+
+        Returns whether the losses of all ranks are finite.
+        """
         level_weights = weights_by_level(phase, self.model.config.levels)
-        for clips, weight in zip(share.bins, weights, strict=False):
+        finite = torch.ones((), dtype=torch.bool, device=self.ranks.device)
+        for number, (clips, weight) in enumerate(zip(share.bins, weights, strict=False), 1):
+            # Packs add to gradients in place, and ranks sum theirs once; but offloaded ones leave the device at once.
+            sum_gradients(self.model, now=number == len(weights) or self.spec.memory.offload_weights)
             loss = self.loss(clips, phase, phase_seed(self.spec.seed, phase))
-            # FSDP averages gradients over ranks; the mean is over the targets of all ranks.
-            (loss.total(level_weights) * (weight * self.ranks.world / targets)).backward()
-            if weight and tally is not None:
+            total = loss.total(level_weights)
+            # FSDP averages over all ranks, and what those that split a pack compute of it adds up.
+            (total * (weight * self.mesh.readers / targets)).backward()
+            finite &= total.detach().isfinite()
+            if weight and tally is not None and self.mesh.leads:
                 tally.add(loss)
+        return bool(self.ranks.all(finite))
 
     def half_gradient(self, phase: Phase, share: Share, targets: int) -> tuple[list[Tensor], int] | None:
         """Where the gradient's noise is due: the gradient of half of the step's targets, and how many these are.
@@ -102,12 +120,12 @@ class Learner:
         Computed apart, so that the step is the same whether it is measured or not.
         """
         every = self.spec.metrics.gradient_noise_every
-        weights = half_of(share.weights, self.ranks)
+        weights = half_of(share.weights, self.mesh.readers, self.mesh.reader)
         if every is None or (self.state.step + 1) % every or weights is None:
             return None
         packs = zip(share.bins, weights, strict=False)
         units = sum(clip.units for clips, weight in packs if weight for clip in clips)
-        half = self.model.config.levels * sum(self.ranks.gather(units))
+        half = self.model.config.levels * sum(self.mesh.gather([units]))
         if not 0 < half < targets:
             return None
         self.backward(phase, share, weights, half)

@@ -29,7 +29,7 @@ class Run(Course[Work]):
         self.spec = spec
         self.learner = Learner(spec, ranks)
         super().__init__(spec, ranks, self.learner.state)
-        self.config = self.learner.model.config
+        self.config, self.mesh = self.learner.model.config, self.learner.mesh
         self.measure = measure_for(self.config)
         self.datasets = open_datasets(spec)
         self.reader = Reader(
@@ -85,7 +85,7 @@ class Run(Course[Work]):
         """How many visits since the last line met a damaged file, and which files; nothing where they end the run."""
         if self.spec.damaged_clips == "stop":
             return {}
-        damaged = [each for part in self.ranks.gather(self.damaged) for each in part]
+        damaged = self.mesh.gather(self.damaged)
         self.damaged = []
         return {"damaged": len(damaged), "damaged_files": sorted({each.file for each in damaged})}
 
@@ -96,7 +96,7 @@ class Run(Course[Work]):
             if begin + phase.steps > first:
                 index = index_of(phase, self.datasets, self.measure, self.config.frames_per_unit)
                 local = max(first - begin, 0)
-                world, rank = self.ranks.world, self.ranks.rank
+                world, rank = self.mesh.readers, self.mesh.reader
                 planned = feed(self.reader, index, phase, self.spec.seed, first=local, world=world, rank=rank)
                 for step, share in enumerate(planned, local):
                     yield phase, step, share
@@ -110,13 +110,13 @@ class Run(Course[Work]):
         bins = held_out(index, phase, self.spec.validation.clips)
         if not bins:
             return None
-        mine, weights = my_bins(bins, self.ranks.world, self.ranks.rank)
+        mine, weights = my_bins(bins, self.mesh.readers, self.mesh.reader)
         tally = Tally()
         with self.state.ema.applied():
             for packed, weight in zip(mine, weights, strict=True):
                 clips, weight = self.reader.pack((self.reader.read(item, phase) for item in packed.items), weight)
                 loss = self.learner.loss(clips, phase, SEED)
-                if weight:
+                if weight and self.mesh.leads:
                     tally.add(loss)
         return tally.gather(self.ranks)
 

@@ -1,14 +1,11 @@
-"""How the ranks share one model: FSDP2 over a device mesh."""
+"""The processes of a run, and how they speak to each other."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-
-from rayramid.models.dit.model import DiT
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -51,17 +48,10 @@ class Ranks:
         dist.broadcast_object_list(answers, src=0)
         return answers[0]
 
-
-def shard(model: DiT, ranks: Ranks) -> None:
-    """Gives each rank its shards of every block's parameters, in place; on one rank the model stays as it is.
-
-    All ranks must hold the same weights before.
-    """
-    if ranks.world == 1:
-        return
-    mesh = init_device_mesh(ranks.device.type, (ranks.world,), mesh_dim_names=("shard",))
-    for block in model.blocks:
-        fully_shard(block, mesh=mesh, reshard_after_forward=True)
-    # By default the root keeps its gathered weights after a forward without gradients, and the next one would not see
-    # that the shards were exchanged for their average and back.
-    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    def all(self, answer: Tensor) -> Tensor:
+        """Whether `answer`, a boolean scalar on the device, is true on all ranks."""
+        if self.world == 1:
+            return answer
+        true_everywhere = answer.int()
+        dist.all_reduce(true_everywhere, dist.ReduceOp.MIN)
+        return true_everywhere.bool()

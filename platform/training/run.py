@@ -22,7 +22,19 @@ from rayramid.platform.training.trackers import check_trackers
 log = logging.getLogger(__name__)
 
 # What may change between two starts of a run without changing any number that it computes.
-FREE = {"output", "workers", "checkpoints", "validation", "sampling", "log_every", "damaged_clips", "metrics"}
+FREE = {
+    "output",
+    "workers",
+    "checkpoints",
+    "validation",
+    "sampling",
+    "log_every",
+    "damaged_clips",
+    "metrics",
+    "parallel",
+    "memory",
+    "compile",
+}
 
 
 @dataclass(frozen=True)

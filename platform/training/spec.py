@@ -294,6 +294,42 @@ class Workers(Strict):
         return self
 
 
+class Parallel(Strict):
+    """How the workers divide the work. It changes no number of a run beyond rounding.
+
+    Attributes:
+        shard: so many workers share one copy of weights, gradients, optimiser state and average (FSDP), and there are
+            as many copies as it takes (HSDP); all workers share one when None.
+        sequence: so many workers split every packed sequence between them (Ulysses): for sequences that are too long
+            for one GPU.
+    """
+
+    shard: Positive | None = None
+    sequence: Positive = 1
+
+
+class Memory(Strict):
+    """What a worker keeps on its device. It changes no number of a run beyond rounding.
+
+    Attributes:
+        recompute: what the backward pass computes again instead of finding it kept: nothing, all of a block but its
+            matrix products (`selective`), or all of a block (`full`).
+        offload_weights: weights, gradients, optimiser state and average are in the host's memory, and the optimiser
+            runs there.
+        offload_activations: with `full`, what is kept of a block, its input, waits in the host's memory.
+    """
+
+    recompute: Literal["none", "selective", "full"] = "none"
+    offload_weights: bool = False
+    offload_activations: bool = False
+
+    @model_validator(mode="after")
+    def _inputs_alone_are_offloaded(self) -> "Memory":
+        if self.offload_activations and self.recompute != "full":
+            raise ValueError(f"offload_activations needs recompute full; it is {self.recompute}")
+        return self
+
+
 class RunSpec(Strict):
     """What every training run has, whatever it trains.
 
@@ -336,6 +372,9 @@ class TrainSpec(RunSpec):
         damaged_clips: what a missing or corrupt file does: `stop` names it and ends the run; `skip` leaves its clips
             out, and names and counts them in the metrics.
         optimizer: how gradients become updates.
+        parallel: how the workers divide the work.
+        memory: what a worker keeps on its device.
+        compile: compile every block: slow to start and faster from then on, on GPUs.
         sampling: what the exported card recommends.
     """
 
@@ -344,6 +383,9 @@ class TrainSpec(RunSpec):
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
     damaged_clips: Literal["stop", "skip"] = "stop"
     optimizer: Optimizer = Optimizer()
+    parallel: Parallel = Parallel()
+    memory: Memory = Memory()
+    compile: bool = False
     sampling: Sampling = Sampling()
 
     @property

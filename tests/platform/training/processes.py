@@ -2,8 +2,10 @@
 
 import os
 import signal
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -48,3 +50,15 @@ def _rank(spec: dict[str, object], world: int, rank: int, meeting: str, die_at: 
     run(TrainSpec.model_validate(spec), Ranks.here(torch.device("cpu")), report)
     if world > 1:
         dist.destroy_process_group()
+
+
+def in_processes(work: Callable[..., None], world: int, rendezvous: Path, *arguments: Any) -> None:
+    """Calls `work(rank, *arguments)` on `world` ranks of one gloo group; raises what one of them raises."""
+    mp.spawn(_work, (work, world, str(rendezvous / "meeting"), arguments), nprocs=world)
+
+
+def _work(rank: int, work: Callable[..., None], world: int, meeting: str, arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", world_size=world, rank=rank)
+    work(rank, *arguments)
+    dist.destroy_process_group()

@@ -92,8 +92,7 @@ def test_the_noise_ratio_is_that_of_sums_over_all_parameters_and_steps():
 
 
 def test_half_of_a_step_is_as_many_forwards_on_every_rank():
-    two = [Ranks(2, rank, torch.device("cpu")) for rank in (0, 1)]
-    assert [half_of((1.0, 1.0, 0.0), ranks) for ranks in two] == [(1.0,), (1.0,)]
-    assert [half_of((1.0,), ranks) for ranks in two] == [(1.0,), (0.0,)]
-    assert half_of((1.0,), ALONE) is None
-    assert half_of((1.0, 1.0), ALONE) == (1.0,)
+    assert [half_of((1.0, 1.0, 0.0), 2, reader) for reader in (0, 1)] == [(1.0,), (1.0,)]
+    assert [half_of((1.0,), 2, reader) for reader in (0, 1)] == [(1.0,), (0.0,)]
+    assert half_of((1.0,), 1, 0) is None
+    assert half_of((1.0, 1.0), 1, 0) == (1.0,)
