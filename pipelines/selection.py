@@ -39,14 +39,9 @@ def limits(scores: Sequence[Row], keep: Keep) -> dict[str, Limits]:
 
 def judge(clip: Row, scores: Row, bounds: Mapping[str, Limits], encode: Encode) -> Verdict:
     """Whether a clip is kept; the first rule that it breaks rejects it. A score that is null breaks none."""
-    for name, bound in bounds.items():
-        value = scores[name]
-        if value is None:
-            continue
-        if bound.min is not None and value < bound.min:
-            return Verdict(None, name, f"{name} {value:.4g} < {bound.min:.4g}")
-        if bound.max is not None and value > bound.max:
-            return Verdict(None, name, f"{name} {value:.4g} > {bound.max:.4g}")
+    broken = broken_rule(scores, bounds)
+    if broken is not None:
+        return broken
     duration_ms = None if clip["kind"] == "image" else clip["end_ms"] - clip["start_ms"]
     try:
         bucket = choose(
@@ -61,6 +56,19 @@ def judge(clip: Row, scores: Row, bounds: Mapping[str, Limits], encode: Encode) 
     except NoBucketError as error:
         return Verdict(None, "bucket", str(error))
     return Verdict(bucket)
+
+
+def broken_rule(scores: Row, bounds: Mapping[str, Limits]) -> Verdict | None:
+    """The rejection by the first threshold that is not met; None if all are. A score that is null breaks none."""
+    for name, bound in bounds.items():
+        value = scores[name]
+        if value is None:
+            continue
+        if bound.min is not None and value < bound.min:
+            return Verdict(None, name, f"{name} {value:.4g} < {bound.min:.4g}")
+        if bound.max is not None and value > bound.max:
+            return Verdict(None, name, f"{name} {value:.4g} > {bound.max:.4g}")
+    return None
 
 
 def _number(threshold: float | str | None, values: Sequence[float]) -> float | None:

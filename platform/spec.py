@@ -17,6 +17,7 @@ from rayramid.models.errors import UserError
 KINDS: Mapping[str, str] = {
     "data": "rayramid.pipelines.spec:DataSpec",
     "train": "rayramid.platform.training.spec:TrainSpec",
+    "vae": "rayramid.platform.training.vae.spec:VAESpec",
     "serve": "rayramid.serve.spec:ServeSpec",
 }
 

@@ -27,6 +27,17 @@ class Past(Protocol):
         ...
 
 
+class Whole:
+    """The past of a whole video: nothing, and no chunk follows."""
+
+    first = True
+
+    def prepend(self, x_BCTHW: Tensor, pad: int, keep: int) -> Tensor:
+        """Put zeros before the video."""
+        before = x_BCTHW.new_zeros(*x_BCTHW.shape[:2], pad, *x_BCTHW.shape[3:])
+        return torch.cat([before, x_BCTHW], dim=2)
+
+
 class Stream:
     """The past of one chunk in a sequence of chunks; collects the state for the next one."""
 

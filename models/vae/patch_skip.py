@@ -5,6 +5,8 @@ reads a latent and its 8 neighbours, which removes most of the seams between pat
 Shapes: B batch, C latent channels, T time, H W pixels, h w latent grid.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +59,7 @@ class PatchSkip(nn.Module):
         return patches.permute(0, 1, 4, 2, 3, 5, 6).flatten(1, 3)
 
 
-def per_frame(layer: nn.Module, x_BCTHW: Tensor) -> Tensor:
+def per_frame(layer: Callable[[Tensor], Tensor], x_BCTHW: Tensor) -> Tensor:
     """Apply a layer of images to every frame."""
     B, _, T = x_BCTHW.shape[:3]
     return layer(x_BCTHW.transpose(1, 2).flatten(0, 1)).unflatten(0, (B, T)).transpose(1, 2)

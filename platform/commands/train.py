@@ -1,8 +1,9 @@
 """`rayramid train`: a spec and a dataset to a model."""
 
 import dataclasses
+import importlib
 import sys
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -13,8 +14,8 @@ from rayramid.platform.interruption import interruptible
 from rayramid.platform.spec import load_spec
 from rayramid.platform.training.outcome import RunFailedError, StoppedError
 
-if TYPE_CHECKING:
-    from rayramid.platform.training.spec import TrainSpec
+# What trains each kind of spec: modules with `dry_run` and `train`.
+TRAINERS = {"train": "rayramid.platform.training.run", "vae": "rayramid.platform.training.vae.run"}
 
 FAILED = 3
 
@@ -30,13 +31,12 @@ def train(
 
     Ctrl-C or SIGTERM saves the newest step first.
 
-    Example: rayramid train infra/specs/train-local.yaml
+    Examples: rayramid train infra/specs/train-local.yaml (a DiT), rayramid train infra/specs/vae-local.yaml (a VAE)
     """
-    from rayramid.platform.training import run
-
-    train_spec = cast("TrainSpec", load_spec(spec, overrides or [], kind="train"))
+    loaded = load_spec(spec, overrides or [], kind=tuple(TRAINERS))
+    trainer = importlib.import_module(TRAINERS[loaded.model_dump()["kind"]])
     if dry_run:
-        plan = run.dry_run(train_spec)
+        plan = trainer.dry_run(loaded)
         if as_json:
             emit_json(dataclasses.asdict(plan))
         else:
@@ -44,8 +44,8 @@ def train(
         return
     with connect(address), progress() as update, interruptible() as interruption:
         try:
-            done = run.train(
-                train_spec,
+            done = trainer.train(
+                loaded,
                 on_progress=lambda step, total, loss: update("steps", step, total, f"loss {loss:.3f}"),
                 stopping=lambda: bool(interruption),
             )
@@ -58,10 +58,5 @@ def train(
     if as_json:
         emit_json(dataclasses.asdict(done))
         return
-    result(f"trained {done.steps} steps, loss {done.final_loss:.4f}")
-    if done.damaged:
-        result(f"damaged  {done.damaged} visits left out; 'damaged_files' in the metrics names the files")
-    result(f"model    {done.folder}")
-    result(f"metrics  {done.metrics}")
-    result(f"curves   tensorboard --logdir {done.tensorboard}")
-    result(f"next: rayramid sample --model {done.folder} --prompt 'a red circle' --out sample.mp4")
+    for line in done.lines():
+        result(line)

@@ -2,15 +2,32 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from rayramid.platform.training.spec import Optimizer, Phase
+from rayramid.platform.training.spec import Optimizer, Schedule
 
 
-def learning_rate(phase: Phase, step: int) -> float:
+class Paced(Protocol):
+    """A phase of any curriculum, as far as its learning rate goes."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """How the learning rate moves over the phase."""
+
+
+def learning_rate(phase: Paced, step: int) -> float:
     """The learning rate of the phase's step `step`, counted from 0."""
     schedule = phase.schedule
     if step < schedule.warmup:

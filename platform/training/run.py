@@ -57,6 +57,18 @@ class TrainResult:
     tensorboard: str
     damaged: int
 
+    def lines(self) -> list[str]:
+        """For people: where everything is, and what to try next."""
+        damaged = f"damaged  {self.damaged} visits left out; 'damaged_files' in the metrics names the files"
+        return [
+            f"trained {self.steps} steps, loss {self.final_loss:.4f}",
+            *([damaged] if self.damaged else []),
+            f"model    {self.folder}",
+            f"metrics  {self.metrics}",
+            f"curves   tensorboard --logdir {self.tensorboard}",
+            f"next: rayramid sample --model {self.folder} --prompt 'a red circle' --out sample.mp4",
+        ]
+
 
 def train(
     spec: TrainSpec,

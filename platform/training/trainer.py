@@ -28,7 +28,7 @@ from rayramid.platform.training.spec import RunSpec
 log = logging.getLogger(__name__)
 
 # What one rank of each kind of run does; resolved in the worker.
-LOOPS = {"train": "rayramid.platform.training.loop"}
+LOOPS = {"train": "rayramid.platform.training.loop", "vae": "rayramid.platform.training.vae.loop"}
 
 Progress = Callable[[int, int, float], None]
 

@@ -1,5 +1,6 @@
 """Runs that live in processes of their own, so that they can share a model, and die."""
 
+import importlib
 import os
 import signal
 from collections.abc import Callable
@@ -11,14 +12,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from rayramid.platform.training.loop import run
+from rayramid.platform.spec import spec_model
 from rayramid.platform.training.parallel import Ranks
-from rayramid.platform.training.spec import TrainSpec
+from rayramid.platform.training.spec import RunSpec
+
+LOOPS = {"train": "rayramid.platform.training.loop", "vae": "rayramid.platform.training.vae.loop"}
 
 KILLED = -signal.SIGKILL
 
 
-def train_in_processes(spec: TrainSpec, world: int, rendezvous: Path, die_at: int | None = None) -> list[int]:
+def train_in_processes(spec: RunSpec, world: int, rendezvous: Path, die_at: int | None = None) -> list[int]:
     """Trains on `world` ranks; after the line of step `die_at` the last rank kills itself. Returns the exit codes."""
     context = mp.get_context("spawn")
     meeting = rendezvous / f"meeting-{len(list(rendezvous.iterdir()))}"
@@ -36,18 +39,19 @@ def train_in_processes(spec: TrainSpec, world: int, rendezvous: Path, die_at: in
     return [process.exitcode for process in processes]
 
 
-def _rank(spec: dict[str, object], world: int, rank: int, meeting: str, die_at: int | None) -> None:
+def _rank(spec: dict[str, Any], world: int, rank: int, meeting: str, die_at: int | None) -> None:
     torch.set_num_threads(1)
     if world > 1:
         dist.init_process_group(
-            "gloo", init_method=f"file://{meeting}", world_size=world, rank=rank, timeout=timedelta(seconds=60)
+            "gloo", init_method=f"file://{meeting}", world_size=world, rank=rank, timeout=timedelta(seconds=120)
         )
 
     def report(step: int, record: object) -> None:
         if step == die_at and rank == world - 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    run(TrainSpec.model_validate(spec), Ranks.here(torch.device("cpu")), report)
+    loop = importlib.import_module(LOOPS[spec["kind"]])
+    loop.run(spec_model(spec["kind"]).model_validate(spec), Ranks.here(torch.device("cpu")), report)
     if world > 1:
         dist.destroy_process_group()
 
