@@ -208,9 +208,11 @@ def _plain_errors(url: str) -> Iterator[None]:
     from botocore.exceptions import (
         ClientError,
         EndpointConnectionError,
+        HTTPClientError,
         NoCredentialsError,
         ParamValidationError,
     )
+    from s3transfer.exceptions import RetriesExceededError
 
     try:
         yield
@@ -225,6 +227,8 @@ def _plain_errors(url: str) -> Iterator[None]:
         raise UserError(f"{url}: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
     except EndpointConnectionError as error:
         raise UserError(f"{url}: no S3 server answers at {error.kwargs['endpoint_url']}") from error
+    except (HTTPClientError, RetriesExceededError) as error:
+        raise UserError(f"{url}: the connection to the S3 server breaks off again and again; try later") from error
     except ParamValidationError as error:
         raise UserError(f"{url}: not a valid bucket and key") from error
 
@@ -237,4 +241,7 @@ def _plain(url: str, error: Exception) -> Exception:
         return MissingError(f"{url}: no such object")
     if code in ("AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
         return UserError(f"{url}: access denied ({code}); check the AWS credentials and the bucket's policy")
+    status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if status >= 500:
+        return UserError(f"{url}: the S3 server answers {status} again and again ({code}); try later")
     return error

@@ -22,7 +22,6 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
-from rayramid.models.stores.local import plain_errors
 from rayramid.platform.training.checkpoint_files import DamagedError, reader, writer
 
 _MARKER = re.compile(r"step-(\d{8})\.json")
@@ -118,7 +117,7 @@ def save(folder: str, state: dict[str, Any], checkpoint: Checkpoint, group: dist
                 f"{folder}: step {checkpoint.step} was committed by another run; give each run an output of its own"
             )
 
-    with _causes(target), writer(target, commit) as to:
+    with _causes(), writer(target, commit) as to:
         dcp_save(state, storage_writer=to, process_group=group, no_dist=group is None)
 
 
@@ -130,7 +129,7 @@ def load(folder: str, checkpoint: Checkpoint, state: dict[str, Any], *, alone: b
     """
     source = storage.join(folder, checkpoint.data)
     try:
-        with _causes(source), reader(source, checkpoint.files) as origin:
+        with _causes(), reader(source, checkpoint.files) as origin:
             dcp_load(state, storage_reader=origin, no_dist=alone)
     except DamagedError as damaged:
         marker = _marker(folder, checkpoint.step)
@@ -179,11 +178,10 @@ def _marker(folder: str, step: int) -> str:
 
 
 @contextmanager
-def _causes(url: str) -> Iterator[None]:
+def _causes() -> Iterator[None]:
     """Raises what went wrong on one rank, instead of DCP's account of all ranks."""
     try:
         yield
     except CheckpointException as failed:
         cause, _ = next(iter(failed.failures.values()))
-        with plain_errors(url):
-            raise cause from None
+        raise cause from None

@@ -1,11 +1,14 @@
 """DCP's files on any storage: written to a local disk first and uploaded, downloaded before they are read."""
 
+import io
+import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystem, FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
@@ -13,6 +16,7 @@ from torch.futures import Future
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
+from rayramid.models.stores.local import plain_errors
 from rayramid.models.stores.store import MissingError
 
 METADATA = ".metadata"
@@ -25,6 +29,39 @@ class DamagedError(UserError):
     """A file of a checkpoint is missing or has another length than when it was committed."""
 
 
+class _Disk(FileSystem):
+    """The local disk; a full one raises OSError, where torch.save would only say that a position is unexpected."""
+
+    @contextmanager
+    def create_stream(self, path: str | os.PathLike[str], mode: str) -> Generator[io.IOBase, None, None]:
+        with super().create_stream(path, mode) as file:
+            watched = _Watched(file)
+            try:
+                yield watched  # type: ignore[misc]  # all of a file that DCP uses
+            except RuntimeError:
+                if watched.error is not None:
+                    raise watched.error from None
+                raise
+
+
+class _Watched:
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: io.IOBase) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return int(self._file.write(data))
+        except OSError as error:
+            self.error = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class FilesWriter(FileSystemWriter):
     """Writes to `url`, then commits.
 
@@ -33,19 +70,22 @@ class FilesWriter(FileSystemWriter):
 
     def __init__(self, url: str, path: Path, commit: Commit) -> None:
         super().__init__(path)
+        self.fs = _Disk()
         self._url, self._path, self._commit = url, path, commit
         self._uploads = storage.local_path(url) is None
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """This rank's file."""
-        written = super().write_data(plan, planner)
+        with plain_errors(str(self._path)):
+            written = super().write_data(plan, planner)
         for name in sorted({result.storage_data.relative_path for result in written.wait()}):
             self._upload(name)
         return written
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         """The file that tells what is where, and the commit."""
-        super().finish(metadata, results)
+        with plain_errors(str(self._path)):
+            super().finish(metadata, results)
         self._upload(METADATA)
         names = {result.storage_data.relative_path for of_rank in results for result in of_rank} | {METADATA}
         try:

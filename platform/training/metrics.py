@@ -6,18 +6,24 @@ trackers.json      the run's names at its trackers, and what they were told
 """
 
 import json
+import logging
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from rayramid.models import storage
+from rayramid.models.errors import UserError
+from rayramid.models.stores.local import plain_errors
 from rayramid.platform.training.spec import MetricsSettings
 from rayramid.platform.training.trackers import Tracker, open_trackers
+
+log = logging.getLogger(__name__)
 
 # Remote objects can't be appended to, so they are written anew, but not more often than this.
 UPLOAD_SECONDS = 15.0
@@ -28,6 +34,9 @@ class Metrics:
 
     A run that starts again at an earlier step takes back what was written after it. Trackers can't, so what they were
     told of later steps is not told again. One process of a run may have this open.
+
+    Storage that is full or can't be reached for a while holds nothing up: lines wait until it is back, curves of local
+    runs are lost.
 
     Args:
         output: of the run.
@@ -49,6 +58,8 @@ class Metrics:
         self._trackers = _Trackers(output, before, settings or MetricsSettings(), spec or {})
         storage.write_atomic(self.url, _joined(self._lines))
         self._local = storage.local_path(self.url)
+        # How many lines are in the file; None after a failure, when it may end anywhere.
+        self._written: int | None = len(self._lines)
         self._board = _Board(storage.join(output, "tensorboard"), step)
         self._untold: list[tuple[int, dict[str, float]]] = []
         self._uploaded = time.monotonic()
@@ -65,18 +76,14 @@ class Metrics:
         self._board.write(step, curves)
         self._untold.append((step, curves))
         if self._local is not None:
-            with self._local.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-            self._tell()
+            self._put()
         if time.monotonic() - self._uploaded > UPLOAD_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Makes everything written so far visible at the output and the trackers."""
-        if self._local is None:
-            storage.write_atomic(self.url, _joined(self._lines))
+        self._put()
         self._board.flush()
-        self._tell()
         self._uploaded = time.monotonic()
 
     def close(self) -> None:
@@ -85,8 +92,20 @@ class Metrics:
         self._board.close()
         self._trackers.close()
 
-    def _tell(self) -> None:
-        """Only what is in `metrics.jsonl` is told, so that a restart knows what was."""
+    def _put(self) -> None:
+        """Brings the file up to date; then tells the trackers, so that a restart knows what they were told."""
+        try:
+            if self._local is None or self._written is None:
+                storage.write_atomic(self.url, _joined(self._lines))
+            else:
+                with plain_errors(self.url), self._local.open("a", encoding="utf-8") as file:
+                    file.write(_joined(self._lines[self._written :]).decode())
+        except UserError as problem:
+            if self._written is not None:
+                log.warning("metrics wait: %s", problem)
+            self._written = None
+            return
+        self._written = len(self._lines)
         for step, curves in self._untold:
             self._trackers.tell(step, curves)
         self._untold = []
@@ -103,22 +122,43 @@ class _Board:
             self._scratch = tempfile.TemporaryDirectory(prefix="rayramid-events-")
             local = Path(self._scratch.name)
         self._events = local
-        self._writer = SummaryWriter(str(local), purge_step=step + 1, flush_secs=5)
+        self._writer: SummaryWriter | None = None
+        # TensorBoard forgets what it was told before of this step and later ones.
+        self._again_from: int | None = step + 1
 
     def write(self, step: int, curves: Mapping[str, float]) -> None:
-        for name, value in curves.items():
-            self._writer.add_scalar(name, value, step)
+        with self._as_far_as_possible():
+            if self._writer is None:
+                self._writer = SummaryWriter(str(self._events), purge_step=self._again_from, flush_secs=5)
+                self._again_from = None
+            for name, value in curves.items():
+                self._writer.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        self._writer.flush()
-        if self._scratch is not None:
-            for file in self._events.iterdir():
-                storage.upload(file, storage.join(self._url, file.name))
+        with self._as_far_as_possible():
+            if self._writer is not None:
+                self._writer.flush()
+            if self._scratch is not None:
+                for file in self._events.iterdir():
+                    storage.upload(file, storage.join(self._url, file.name))
 
     def close(self) -> None:
-        self._writer.close()
+        with self._as_far_as_possible():
+            if self._writer is not None:
+                self._writer.close()
         if self._scratch is not None:
             self._scratch.cleanup()
+
+    @contextmanager
+    def _as_far_as_possible(self) -> Iterator[None]:
+        """A writer that has met a full disk is dead: the next curves go to a new one."""
+        try:
+            with plain_errors(self._url):
+                yield
+        except UserError as problem:
+            if self._scratch is None:
+                self._writer = None
+            log.info("curves are lost or late", extra={"problem": str(problem)})
 
 
 class _Trackers:

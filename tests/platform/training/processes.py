@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,33 @@ KILLED = -signal.SIGKILL
 
 def train_in_processes(spec: RunSpec, world: int, rendezvous: Path, die_at: int | None = None) -> list[int]:
     """Trains on `world` ranks; after the line of step `die_at` the last rank kills itself. Returns the exit codes."""
+    processes = start(spec, world, rendezvous, die_at)
+    processes[-1].join()
+    if die_at is not None:
+        # The others wait for the dead one for ever; Ray Train ends them just so.
+        kill(processes[:-1])
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def start(spec: TrainSpec, world: int, rendezvous: Path, die_at: int | None = None) -> list[BaseProcess]:
+    """The processes of `world` ranks that train; `rendezvous` is a folder."""
     context = mp.get_context("spawn")
     meeting = rendezvous / f"meeting-{len(list(rendezvous.iterdir()))}"
     arguments = [(spec.model_dump(mode="json"), world, rank, str(meeting), die_at) for rank in range(world)]
     processes = [context.Process(target=_rank, args=each) for each in arguments]
     for process in processes:
         process.start()
-    processes[-1].join()
-    if die_at is not None:
-        # The others wait for the dead one for ever; Ray Train ends them just so.
-        for process in processes[:-1]:
-            process.kill()
+    return processes
+
+
+def kill(processes: list[BaseProcess]) -> None:
+    """Kills them by SIGKILL, and waits until they are gone."""
+    for process in processes:
+        process.kill()
     for process in processes:
         process.join()
-    return [process.exitcode for process in processes]
 
 
 def _rank(spec: dict[str, Any], world: int, rank: int, meeting: str, die_at: int | None) -> None:
