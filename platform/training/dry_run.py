@@ -95,7 +95,9 @@ def examine(spec: TrainSpec) -> DryRun:
         UserError: no clips to read, clips larger than a bin, datasets that don't fit the model or each other.
     """
     config, _, _ = configure(spec.model)
-    check_parallel(spec.parallel, spec.workers.most, config.heads)
+    # An elastic run may have any number of workers in between.
+    for world in range(spec.workers.least, spec.workers.most + 1):
+        check_parallel(spec.parallel, world, config.heads)
     datasets = open_datasets(spec, origin_of(spec.model))
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in DiT(config).parameters())

@@ -34,7 +34,7 @@ def train_in_processes(spec: RunSpec, world: int, rendezvous: Path, die_at: int 
     return [process.exitcode for process in processes]
 
 
-def start(spec: TrainSpec, world: int, rendezvous: Path, die_at: int | None = None) -> list[BaseProcess]:
+def start(spec: RunSpec, world: int, rendezvous: Path, die_at: int | None = None) -> list[BaseProcess]:
     """The processes of `world` ranks that train; `rendezvous` is a folder."""
     context = mp.get_context("spawn")
     meeting = rendezvous / f"meeting-{len(list(rendezvous.iterdir()))}"
