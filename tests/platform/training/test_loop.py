@@ -250,23 +250,6 @@ def test_two_ranks_of_which_one_is_killed_go_on_bit_for_bit(spec, tmp_path, die_
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-@pytest.mark.slow
-def test_from_two_ranks_to_one_and_back_is_the_same_run(spec, tmp_path):
-    (tmp_path / "meetings").mkdir()
-    phase = {"steps": 20, "bins_per_step": 3}
-    fields = {"precision": "float64", "phase": phase, "checkpoints": {"every": 3, "keep_last": 2}}
-    undisturbed, changing = (settle(spec(output=str(tmp_path / name), **fields)) for name in ("one", "changing"))
-    run(undisturbed, ALONE, silent)
-    assert KILLED in train_in_processes(changing, 2, tmp_path / "meetings", die_at=7)
-    assert train_in_processes(changing, 1, tmp_path / "meetings", die_at=14) == [KILLED]
-    assert train_in_processes(changing, 2, tmp_path / "meetings") == [0, 0]
-    for (step, expected, _), (step_found, found, _) in zip(
-        losses(undisturbed.output), losses(changing.output), strict=True
-    ):
-        assert step == step_found
-        assert found == pytest.approx(expected, rel=1e-10)
-
-
 def test_a_run_lives_on_s3(spec, s3_bucket):
     first = settle(spec(output=s3_bucket, phase={"steps": 2}))
     run(first, ALONE, silent)
