@@ -3,7 +3,7 @@
 Shapes: T frames or latents, C channels, H height, W width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -19,19 +19,19 @@ from rayramid.models.vae.streaming import decode_chunk, encode_video
 
 
 def request_of(
-    brief: Brief, prompt: TextEmbedding, negative: TextEmbedding, given_CTHW: Tensor | None = None
+    brief: Brief, prompts: Mapping[int, TextEmbedding], negative: TextEmbedding, given_CTHW: Tensor | None = None
 ) -> Request:
     """What the sampler is asked to do.
 
     Args:
         brief: the video.
-        prompt: the embedding of `brief.text`.
+        prompts: embeddings of the prompts, by the unit at which each begins.
         negative: the embedding of `brief.negative_prompt`.
         given_CTHW: normalised latents that the video starts with.
     """
     height, width = brief.latent_size
     return Request(
-        prompts=prompt,
+        prompts=prompts,
         negative=negative,
         height=height,
         width=width,
@@ -90,10 +90,11 @@ def render(
     Yields:
         The frames of each unit, [T, H, W, C].
     """
-    prompt, negative = model.text.encode([brief.text, brief.negative_prompt])
+    negative, *texts = model.text.encode([brief.negative_prompt, *map(brief.text_of, brief.prompts.values())])
+    prompts = dict(zip(brief.prompts, texts, strict=True))
     given_CTHW = None if image_HWC is None else first_latent(model.vae, image_HWC, brief)
     sampler = Sampler(model.dit, model.pyramid)
-    session = sampler.start(request_of(brief, prompt, negative, given_CTHW))
+    session = sampler.start(request_of(brief, prompts, negative, given_CTHW))
     projector = Projector(model.vae, brief)
     if given_CTHW is not None:
         yield projector.frames(given_CTHW)

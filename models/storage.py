@@ -4,6 +4,7 @@ Every write is atomic: readers see the old file, the new file, or none. Users' m
 """
 
 import re
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,34 @@ def list_files(url: str, suffix: str = "") -> Iterator[str]:
 def delete(url: str) -> None:
     """Removes a file; a missing one is fine."""
     _store(url).delete(url)
+
+
+def delete_tree(url: str) -> None:
+    """Removes a folder with all that is in it; a missing one is fine."""
+    path = local_path(url)
+    if path is not None:
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        _together(delete, list(list_files(url)))
+
+
+def copy_files(source: str, target: str, names: list[str]) -> None:
+    """Copies small files from folder to folder, several at a time; MissingError if one is missing."""
+    _together(lambda name: write_atomic(join(target, name), read_bytes(join(source, name))), names)
+
+
+def presign(url: str, seconds: int, media_type: str, file_name: str, *, method: str = "GET") -> str | None:
+    """A URL by which anybody gets the file for so many seconds; None where the store has no such thing.
+
+    Args:
+        url: the file; it need not exist yet.
+        seconds: how long the URL is valid.
+        media_type: what the answer says it is.
+        file_name: what a browser saves it as.
+        method: GET or HEAD.
+    """
+    store = _store(url)
+    return store.presign(url, seconds, media_type, file_name, method) if isinstance(store, S3Store) else None
 
 
 def upload(path: str | Path, url: str) -> None:

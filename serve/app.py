@@ -20,12 +20,14 @@ APP = "rayramid"
 LIGHT_CPUS = 0.05
 STREAMS = 1000
 READY_S = 120.0
+DRAIN_S = 60.0
 
 
 def application(spec: ServeSpec) -> serve.Application:
     """The deployments of an endpoint, bound to each other."""
     model = model_of(spec)
-    # Work that a stopped replica leaves is taken up from the store, so nothing waits long for it.
+    # Work that a stopped replica leaves is taken up from the store, so nothing waits long for it; `stop` lets it leave
+    # off at its units' edges before.
     options = {
         "max_constructor_retry_count": 3,
         "graceful_shutdown_timeout_s": 2.0,
@@ -64,7 +66,7 @@ def check(spec: ServeSpec) -> None:
 def deploy(spec: ServeSpec) -> str:
     """Start the endpoint in the Ray cluster that this process is connected to; returns its URL when it can generate.
 
-    `ray.serve.shutdown()` ends it. Jobs that have not ended then go on when an endpoint with the same store starts.
+    `stop` ends it. Jobs that have not ended then go on when an endpoint with the same store starts.
 
     Raises:
         UserError: what `check` finds, or Serve already runs in this cluster.
@@ -76,11 +78,24 @@ def deploy(spec: ServeSpec) -> str:
     check(spec)
     port = free_port(spec.host, spec.port)
     serve.start(http_options={"host": spec.host, "port": port, "request_timeout_s": None})
-    serve.run(application(spec), name=APP, route_prefix="/", logging_config={"enable_access_log": False})
     url = f"http://{spec.host}:{port}"
-    _wait(url)
+    try:
+        serve.run(application(spec), name=APP, route_prefix="/", logging_config={"enable_access_log": False})
+        _wait(url)
+    except BaseException:
+        serve.shutdown()
+        raise
     log.info("endpoint ready", extra={"url": url, "model": spec.model, "store": spec.store})
     return url
+
+
+def stop() -> None:
+    """End the endpoint when every video in the making has come to its next unit's edge."""
+    try:
+        serve.get_deployment_handle("Broker", APP).drain.remote().result(timeout_s=DRAIN_S)
+    except TimeoutError:
+        log.warning("units took too long; they will be made again", extra={"seconds": DRAIN_S})
+    serve.shutdown()
 
 
 def _serve_runs() -> bool:

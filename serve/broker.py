@@ -1,40 +1,94 @@
-"""The broker: admits jobs, lets owners take turns, and sees every job through to an end.
+"""The broker: admits jobs, shares the workers' slots out, and sees every job through to an end.
 
 It keeps nothing of its own: the queue is rebuilt from the store when a broker starts. A worker that dies makes its
-job the next one, which then goes on from the state that the store holds.
+job wait again, which then goes on from the units that the store holds.
 """
 
 import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from rayramid.serve.fair_queue import FairQueue
-from rayramid.serve.job import Job
+from rayramid.serve.estimate import Load, Throughput, Times, forecast
+from rayramid.serve.job import Job, Progress, Standing
+from rayramid.serve.line import Line, to_leave
 from rayramid.serve.store import Store
 from rayramid.serve.wire import VideoError
 
 log = logging.getLogger(__name__)
 
-# Runs an attempt at a job on some worker until the job has ended, or raises because the worker died.
-Dispatch = Callable[[str, int], Awaitable[None]]
+# Runs an attempt at a job on some worker until it is over, saying how far it is, or raises because the worker died.
+Dispatch = Callable[[str, int], AsyncGenerator[Progress, None]]
 
-ATTEMPTS = 4
+# Attempts that die at the same unit before the job is given up.
+TRIES = 4
 RETRY_S = 0.5
-CANCEL_S = 10.0
+# Watchers are told no more often.
+EVENT_S = 0.2
+SWEEP_S = 60.0
+# Until anything was measured.
+FIRST_GUESS_S = 10
 CANCELLED = VideoError(code="cancelled", message="The job was cancelled.")
-# Until a job has ended, nothing is known about how long one takes.
-FIRST_GUESS_S = 10.0
+LATE = VideoError(code="deadline_exceeded", message="The video was not completed before its deadline.")
 
 
 @dataclass(frozen=True)
 class Admission:
-    """Whether a job may wait; if not, in how many seconds there will likely be room."""
+    """Whether a job may wait; if not, why, and in how many seconds there will likely be room."""
 
     accepted: bool
+    reason: Literal["", "queue_full", "too_large"] = ""
     retry_after_s: int = 0
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What one worker can do.
+
+    Args:
+        cache_tokens: whose keys and values it can hold.
+        tokens_per_second: that it works off, as far as that is known.
+    """
+
+    cache_tokens: int
+    tokens_per_second: float | None = None
+
+
+class _Entry:
+    """A job that has not ended; `attempt` runs while it holds a slot."""
+
+    def __init__(self, job: Job, progress: Progress | None) -> None:
+        self.job = job
+        self.progress = progress
+        self.attempt: asyncio.Task[None] | None = None
+        # It is to leave its slot at a unit's edge, and the worker has been told.
+        self.leaving = self.told = False
+        self.deadline: asyncio.TimerHandle | None = None
+        self.changed = asyncio.Event()
+
+    def load(self) -> Load:
+        """What is left of it."""
+        done = self.progress.steps_done / max(1, self.progress.steps_total) if self.progress else 0.0
+        return Load((1 - done) * self.job.work.steps, (1 - done) * self.job.work.tokens)
+
+    def wake(self) -> None:
+        """Let those know who watch it."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+@dataclass(frozen=True)
+class _Outlook:
+    """Places in the line, from 1, and times of everybody, as of some moment."""
+
+    at: float
+    places: dict[str, int]
+    times: dict[str, Times]
 
 
 class Broker:
@@ -43,84 +97,243 @@ class Broker:
     Args:
         store: where jobs live.
         dispatch: runs an attempt on a worker.
-        slots: attempts that the workers take at the same time.
+        workers: how many there are.
+        slots: attempts that each takes at the same time.
         queue_limit: jobs that may wait.
     """
 
-    def __init__(self, store: Store, dispatch: Dispatch, *, slots: int, queue_limit: int) -> None:
+    def __init__(self, store: Store, dispatch: Dispatch, *, workers: int, slots: int, queue_limit: int) -> None:
         self._store = store
         self._dispatch = dispatch
-        self._slots = slots
+        self._workers = workers
+        self._slots = workers * slots
         self._limit = queue_limit
-        self._queue = FairQueue()
-        self._admitting = 0
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._seconds_per_job = FIRST_GUESS_S
+        self._capacity: Capacity | None = None
+        self._throughput = Throughput()
+        self._line = Line()
+        self._entries: dict[str, _Entry] = {}
+        self._admitting: dict[str, asyncio.Task[Admission]] = {}
+        self._draining = False
+        self._outlook: _Outlook | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def recover(self) -> None:
         """Take up every job of the store that has not ended. To be called once, before anything else."""
         for job in await asyncio.to_thread(lambda: list(self._store.unfinished())):
-            self._queue.push(job)
-        if self._queue:
-            log.info("jobs recovered", extra={"jobs": len(self._queue)})
+            self._enter(job, await asyncio.to_thread(self._store.progress, job.id))
+        if self._entries:
+            log.info("jobs recovered", extra={"jobs": len(self._entries)})
+        if self._store.keep_s is not None:
+            self._start(self._sweep())
         self._fill()
 
-    async def submit(self, job: Job) -> Admission:
-        """Admit a job; when this returns it is in the store and will be carried out."""
-        if len(self._queue) + self._admitting >= self._limit:
-            turns = math.ceil((len(self._queue) + 1) / self._slots)
-            return Admission(False, max(1, round(turns * self._seconds_per_job)))
-        self._admitting += 1
-        try:
-            await asyncio.to_thread(self._store.add, job)
-        finally:
-            self._admitting -= 1
-        self._queue.push(job)
+    def know(self, capacity: Capacity) -> None:
+        """Learn what a worker can do."""
+        if self._capacity is None and capacity.tokens_per_second is not None:
+            self._throughput.guess = self._workers * capacity.tokens_per_second
+        self._capacity = capacity
         self._fill()
-        return Admission(True)
+
+    # -- what gateways ask --------------------------------------------------------------------------------------------
+
+    async def submit(self, job: Job) -> Admission:
+        """Admit a job; when this returns it is in the store and will be carried out. Asking again changes nothing."""
+        if job.id in self._entries:
+            return Admission(True)
+        if job.id not in self._admitting:
+            self._admitting[job.id] = asyncio.create_task(self._admit(job))
+        # The one who asks may go away: what has begun to be admitted is.
+        return await asyncio.shield(self._admitting[job.id])
 
     async def cancel(self, job_id: str) -> None:
         """End a job that has not ended; a running one leaves its worker before the next step."""
-        self._queue.remove(job_id)
-        await asyncio.to_thread(self._store.end, job_id, CANCELLED)
-        task = self._running.get(job_id)
-        if task:
-            task.cancel()
-            await asyncio.wait([task], timeout=CANCEL_S)
+        await self._end(job_id, CANCELLED)
+
+    async def events(self, job_id: str) -> AsyncGenerator[Standing, None]:
+        """Where a job stands, now and whenever that changes, until it has ended."""
+        while entry := self._entries.get(job_id):
+            changed = entry.changed
+            yield self._standing(entry)
+            await changed.wait()
+            await asyncio.sleep(EVENT_S)
+
+    async def drain(self) -> None:
+        """Begin nothing more, and return when every running job has left off at a unit's edge or ended."""
+        self._draining = True
+        running = self._running()
+        for entry in running:
+            entry.leaving = True
+        await asyncio.gather(*(entry.attempt for entry in running if entry.attempt), return_exceptions=True)
+
+    async def _admit(self, job: Job) -> Admission:
+        try:
+            if self._capacity and job.work.cached_tokens > self._capacity.cache_tokens:
+                return Admission(False, "too_large")
+            if job.key is not None and await asyncio.to_thread(self._store.has, job.id):
+                return Admission(True)
+            # Itself included, those that are being admitted will wait.
+            if len(self._line) + len(self._admitting) > self._limit:
+                return Admission(False, "queue_full", self._room_after_s())
+            await asyncio.to_thread(self._store.add, job)
+            self._enter(job, None)
+        finally:
+            del self._admitting[job.id]
         self._fill()
+        return Admission(True)
+
+    # -- slots --------------------------------------------------------------------------------------------------------
+
+    def _enter(self, job: Job, progress: Progress | None) -> None:
+        entry = self._entries[job.id] = _Entry(job, progress)
+        if job.deadline is not None:
+            wait_s = max(0.0, job.deadline - time.time())
+            entry.deadline = asyncio.get_running_loop().call_later(wait_s, self._too_late, job.id)
+        self._line.push(job)
+
+    def _too_late(self, job_id: str) -> None:
+        self._start(self._end(job_id, LATE))
+
+    def _leave(self, entry: _Entry) -> None:
+        """The job has ended."""
+        self._entries.pop(entry.job.id, None)
+        self._line.remove(entry.job)
+        if entry.deadline is not None:
+            entry.deadline.cancel()
+        entry.wake()
+
+    def _running(self) -> list[_Entry]:
+        return [entry for entry in self._entries.values() if entry.attempt is not None]
 
     def _fill(self) -> None:
-        while self._queue and len(self._running) < self._slots:
-            job = self._queue.pop()
-            self._running[job.id] = asyncio.create_task(self._attempt(job))
+        """Give free slots out; when there are none, ask those back that others deserve more."""
+        while self._line and not self._draining and len(self._running()) < self._slots:
+            job = next(self._line.order(self._held()))
+            if not self._fits(job):
+                break
+            self._line.remove(job)
+            entry = self._entries[job.id]
+            entry.attempt = asyncio.create_task(self._attempt(entry))
+        staying = [entry.job for entry in self._running() if not entry.leaving]
+        free = self._slots - len(staying)
+        waiting = list(self._line.order(self._held()))
+        if not self._draining:
+            for job in to_leave(staying, waiting[free:]):
+                self._entries[job.id].leaving = True
+        self._outlook = None
+        for job in waiting:
+            self._entries[job.id].wake()
 
-    async def _attempt(self, job: Job) -> None:
+    def _held(self) -> Counter[str]:
+        """Slots by owner, without those that will be free at a unit's edge."""
+        return Counter(entry.job.owner for entry in self._running() if not entry.leaving)
+
+    def _fits(self, job: Job) -> bool:
+        """Whether the workers have memory for one more; a worker that happens to be full lets it wait there."""
+        if self._capacity is None:
+            return True
+        held = sum(entry.job.work.cached_tokens for entry in self._running())
+        return held + job.work.cached_tokens <= self._workers * self._capacity.cache_tokens
+
+    # -- attempts -----------------------------------------------------------------------------------------------------
+
+    async def _attempt(self, entry: _Entry) -> None:
+        job_id = entry.job.id
         try:
-            again = await self._ended_early(job)
+            control = await asyncio.to_thread(self._store.control, job_id)
+            self._throughput.begin(time.monotonic())
+            try:
+                async with aclosing(self._dispatch(job_id, control.attempts + 1)) as told:
+                    async for progress in told:
+                        self._hear(entry, progress)
+            # The boundary to another process: whatever killed the attempt, the job must not be lost.
+            except Exception as error:
+                log.warning("attempt died", extra={"job": job_id, "error": str(error)[:300]})
+                await asyncio.sleep(RETRY_S)
+            wanted = await asyncio.to_thread(self._may_go_on, job_id)
         finally:
-            del self._running[job.id]
-        if again:
-            self._queue.push_front(job)
+            entry.attempt, entry.leaving, entry.told = None, False, False
+            if not self._running():
+                self._throughput.rest()
+        if wanted:
+            self._line.push(entry.job)
+            entry.wake()
+        else:
+            self._leave(entry)
         self._fill()
 
-    async def _ended_early(self, job: Job) -> bool:
-        """Make one attempt; whether it left the job unfinished."""
-        attempt = 1 + await asyncio.to_thread(self._store.attempts, job.id)
-        started = time.monotonic()
-        try:
-            await self._dispatch(job.id, attempt)
-            self._seconds_per_job += 0.2 * (time.monotonic() - started - self._seconds_per_job)
-        # The boundary to another process: whatever killed the attempt, the job must not be lost.
-        except Exception as error:
-            log.warning("attempt died", extra={"job": job.id, "attempt": attempt, "error": str(error)[:300]})
-            await asyncio.sleep(RETRY_S)
-        return await asyncio.to_thread(self._may_try_again, job.id, attempt)
+    def _hear(self, entry: _Entry, progress: Progress) -> None:
+        before = entry.load().tokens
+        entry.progress = progress
+        # What a new attempt makes again was not undone.
+        self._throughput.done(max(0.0, before - entry.load().tokens), time.monotonic())
+        entry.wake()
+        # Only now is it certain that the attempt has begun.
+        if entry.leaving and not entry.told:
+            entry.told = True
+            self._start(asyncio.to_thread(self._store.pause, entry.job.id))
 
-    def _may_try_again(self, job_id: str, attempt: int) -> bool:
-        if self._store.outcome(job_id) is not None:
+    def _may_go_on(self, job_id: str) -> bool:
+        control = self._store.control(job_id)
+        if control.ended or not self._store.has(job_id):
             return False
-        if attempt < ATTEMPTS:
+        if control.attempts == 0 or self._store.tries(job_id, control.attempts) < TRIES:
             return True
-        message = f"The server failed {attempt} times at this video."
+        message = f"The server failed {TRIES} times at the same place of this video."
         self._store.end(job_id, VideoError(code="server_error", message=message))
         return False
+
+    async def _end(self, job_id: str, error: VideoError) -> None:
+        await asyncio.to_thread(self._store.end, job_id, error)
+        entry = self._entries.get(job_id)
+        if entry is None:
+            return
+        if entry.attempt is not None:
+            entry.attempt.cancel()
+            await asyncio.wait([entry.attempt])
+        self._leave(entry)
+        self._fill()
+
+    # -- what is to be expected ---------------------------------------------------------------------------------------
+
+    def _room_after_s(self) -> int:
+        """When the first one in the line will be begun."""
+        begins = [times.begin for job_id, times in self._look().times.items() if job_id in self._look().places]
+        return max(1, math.ceil(min(begins))) if begins else FIRST_GUESS_S
+
+    def _standing(self, entry: _Entry) -> Standing:
+        outlook, job_id = self._look(), entry.job.id
+        times = outlook.times.get(job_id)
+        return Standing(
+            progress=entry.progress,
+            queue_position=outlook.places.get(job_id, 0),
+            estimated_seconds=None if times is None else round(times.end, 1),
+        )
+
+    def _look(self) -> "_Outlook":
+        """Everybody's place and times, looked up at most once in a while however many watch."""
+        now = time.monotonic()
+        if self._outlook is None or now - self._outlook.at >= EVENT_S:
+            running = self._running()
+            waiting = [self._entries[job.id] for job in self._line.order(self._held())]
+            loads = [each.load() for each in running], [each.load() for each in waiting]
+            per_second = self._throughput.per_second
+            times = forecast(*loads, self._slots, per_second) if per_second else []
+            ids = [entry.job.id for entry in (*running, *waiting)]
+            places = {entry.job.id: place for place, entry in enumerate(waiting, start=1)}
+            self._outlook = _Outlook(now, places, dict(zip(ids, times, strict=False)))
+        return self._outlook
+
+    # -- housekeeping -------------------------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        """Forget videos whose time is over, again and again."""
+        while True:
+            for job_id in await asyncio.to_thread(lambda: list(self._store.expired(time.time()))):
+                await asyncio.to_thread(self._store.delete, job_id)
+                log.info("video expired", extra={"job": job_id})
+            await asyncio.sleep(SWEEP_S)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -54,6 +54,6 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
     return ApiError(400, message, param=param, code=code)
 
 
-def not_found(video_id: str) -> ApiError:
+def not_found(video_id: str, param: str) -> ApiError:
     """404: no such video."""
-    return ApiError(404, f"No video has the id {video_id!r}.", param="video_id", code="video_not_found")
+    return ApiError(404, f"No video has the id {video_id!r}.", param=param, code="video_not_found")

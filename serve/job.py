@@ -8,11 +8,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from rayramid.models.brief import Brief, BriefError, parse_size, write_brief
+from rayramid.models.brief import Brief, Prompts
 from rayramid.models.card import ModelCard
-from rayramid.serve.errors import bad_request
-from rayramid.serve.spec import Limits
-from rayramid.serve.wire import CreateVideo, Generated, Status, Video, VideoError
+from rayramid.models.dit.config import DiTConfig
+from rayramid.models.history import unit_count
+from rayramid.models.workload import Workload
+from rayramid.serve.wire import Generated, ScheduledPrompt, Status, Video, VideoError, VideoEvent
 
 ID_PATTERN = re.compile(r"video_[0-9a-f]{28}")
 
@@ -26,7 +27,21 @@ class Record(BaseModel):
 class Job(Record):
     """One video to make; written once, never changed.
 
-    `owner` is whose turn it takes in the queue, `image` whether the store holds a first frame for it.
+    Args:
+        id: sorts by the time of creation.
+        created_at: Unix time.
+        owner: whose turn it takes in the queue.
+        model: its name for clients.
+        model_version: the one that makes it, or none does.
+        brief: what to make.
+        given: latents that it begins with: the store's picture (1), or those of the video that it extends.
+        work: what `brief` asks of the model.
+        asked: the prompts as they were before the brief's were rewritten, by unit.
+        remixed_from: the video whose brief it is, but for the prompt.
+        extended_from: the video that it begins with.
+        priority: of two jobs of one owner the higher goes first.
+        deadline: Unix time at which it fails.
+        key: the file that holds its `Idempotency-Key`.
     """
 
     id: str
@@ -34,16 +49,47 @@ class Job(Record):
     owner: str
     model: str
     model_version: str
-    image: bool
     brief: Brief
+    given: int
+    work: Workload
+    asked: Prompts = ()
+    remixed_from: str | None = None
+    extended_from: str | None = None
+    priority: int = 0
+    deadline: float | None = None
+    key: str | None = None
+
+    @property
+    def image(self) -> bool:
+        """Whether the store holds a picture that it begins with."""
+        return self.given == 1 and self.extended_from is None
+
+    @property
+    def given_units(self) -> int:
+        """Units that it begins with."""
+        return unit_count(self.given, self.brief.frames_per_unit) if self.given else 0
 
 
 class Progress(Record):
-    """How far the newest attempt has come, in denoising steps and finished units."""
+    """How far the newest attempt has come: denoising steps, units that can be played, prompts by unit."""
 
     steps_done: int
     steps_total: int
     units_done: int
+    prompts: Prompts
+
+    @property
+    def percent(self) -> int:
+        """Never 100: that is for the outcome to say."""
+        return min(99, 100 * self.steps_done // max(1, self.steps_total))
+
+
+class Standing(Record):
+    """Where an unfinished job stands: its place in the queue (0: it is being made) and when it will likely be done."""
+
+    progress: Progress | None
+    queue_position: int
+    estimated_seconds: float | None
 
 
 class Outcome(Record):
@@ -61,9 +107,14 @@ class Model(Record):
     version: str
     card: ModelCard
 
+    @property
+    def config(self) -> DiTConfig:
+        """The transformer's configuration."""
+        return DiTConfig(**self.card.dit)
+
     @classmethod
     def of(cls, card: ModelCard, name: str | None) -> "Model":
-        """The model of a checkpoint folder; jobs pin its version, a digest of the card."""
+        """The model of a card; the version is a digest of it, for it names all weights."""
         return cls(name=name or card.preset, version=hashlib.sha256(card.to_json()).hexdigest()[:12], card=card)
 
 
@@ -72,70 +123,44 @@ def new_id() -> str:
     return f"video_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
 
 
-def accept(request: CreateVideo, model: Model, limits: Limits, *, owner: str, image: bool) -> Job:
-    """Make a job of a request.
+def created_ms(job_id: str) -> int:
+    """When an id was made, in Unix milliseconds."""
+    return int(job_id.removeprefix("video_")[:12], 16)
 
-    Raises:
-        ApiError: 400 that names the parameter and what is allowed.
+
+def video_of(
+    job: Job, progress: Progress | None, outcome: Outcome | None, *, keep_s: float | None = None, url: str | None = None
+) -> Video:
+    """What clients see of a job.
+
+    Args:
+        job: as it was asked for.
+        progress: None while it waits.
+        outcome: None until it has ended.
+        keep_s: how long it is kept after that.
+        url: where the store gives the video out.
     """
-    if request.model not in (None, model.name):
-        message = f"The model {request.model!r} is not served here; use {model.name!r} or leave it out."
-        raise bad_request(message, "model", "model_not_found")
-    try:
-        brief = write_brief(
-            model.card,
-            request.prompt,
-            size=parse_size(request.size) if request.size is not None else None,
-            seconds=request.seconds,
-            seed=request.seed,
-            steps=request.steps,
-            guidance=request.guidance_scale,
-            video_guidance=request.video_guidance_scale,
-            negative_prompt=request.negative_prompt,
-        )
-    except BriefError as error:
-        raise bad_request(str(error), error.param) from error
-    if request.size is not None and brief.width * brief.height > limits.pixels:
-        raise bad_request(f"The size {request.size} has more than the {limits.pixels} pixels that are allowed.", "size")
-    if request.seconds is not None and request.seconds > limits.seconds:
-        raise bad_request(
-            f"{request.seconds:g} seconds are more than the {limits.seconds:g} that are allowed.", "seconds"
-        )
-    return Job(
-        id=new_id(),
-        created_at=int(time.time()),
-        owner=owner,
-        model=model.name,
-        model_version=model.version,
-        image=image,
-        brief=brief,
-    )
-
-
-def video_of(job: Job, progress: Progress | None, outcome: Outcome | None) -> Video:
-    """What clients see of a job; `progress` is None while it waits."""
     status: Status = outcome.status if outcome else "in_progress" if progress else "queued"
-    percent = 0
-    if status == "completed":
-        percent = 100
-    elif progress:
-        percent = min(99, 100 * progress.steps_done // max(1, progress.steps_total))
     brief = job.brief
+    prompts = [_shown(job, unit, text) for unit, text in (progress.prompts if progress else brief.prompts.items())]
     return Video(
         id=job.id,
         model=job.model,
         status=status,
-        progress=percent,
+        progress=100 if status == "completed" else progress.percent if progress else 0,
         created_at=job.created_at,
         completed_at=outcome.ended_at if outcome and status == "completed" else None,
-        expires_at=None,
-        prompt=brief.prompt,
+        expires_at=int(outcome.ended_at + keep_s) if outcome and keep_s else None,
+        prompt=prompts[0].prompt,
         size=f"{brief.width}x{brief.height}",
         seconds=f"{brief.frames / brief.fps:.4g}",
-        remixed_from_video_id=None,
+        remixed_from_video_id=job.remixed_from,
         error=outcome.error if outcome else None,
         model_version=job.model_version,
+        rewritten_prompt=prompts[0].rewritten_prompt,
+        prompt_schedule=prompts[1:],
         negative_prompt=brief.negative_prompt,
+        extended_from_video_id=job.extended_from,
         seed=brief.seed,
         steps=brief.steps,
         guidance_scale=brief.guidance,
@@ -143,4 +168,31 @@ def video_of(job: Job, progress: Progress | None, outcome: Outcome | None) -> Vi
         fps=brief.fps,
         frames=brief.frames,
         generated=Generated(width=brief.grid_width, height=brief.grid_height, frames=brief.grid_frames),
+        priority=job.priority,
+        deadline=job.deadline,
+        url=url,
+    )
+
+
+def _shown(job: Job, unit: int, text: str) -> ScheduledPrompt:
+    """A prompt as clients see it; one that a change has replaced was not rewritten."""
+    asked = dict(job.asked).get(unit) if job.brief.prompts.get(unit) == text else None
+    return ScheduledPrompt(
+        from_second=job.brief.second_of(unit),
+        prompt=asked or text,
+        rewritten_prompt=text if asked else None,
+    )
+
+
+def event_of(job: Job, standing: Standing) -> VideoEvent:
+    """What watchers are told of an unfinished job."""
+    progress, brief = standing.progress, job.brief
+    units = progress.units_done if progress else 0
+    return VideoEvent(
+        id=job.id,
+        status="in_progress" if progress else "queued",
+        progress=progress.percent if progress else 0,
+        queue_position=standing.queue_position,
+        estimated_seconds=standing.estimated_seconds,
+        playable_seconds=min(brief.frames / brief.fps, brief.second_of(units)) if units else 0.0,
     )

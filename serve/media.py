@@ -1,4 +1,4 @@
-"""Sending a stored file over HTTP: whole, in part (`Range`), as headers alone (`HEAD`), or while it still grows."""
+"""Sending a stored file over HTTP: whole, in part (`Range`), or as headers alone (`HEAD`)."""
 
 import asyncio
 import re
@@ -10,11 +10,8 @@ from starlette.responses import Response, StreamingResponse
 
 from rayramid.models import storage
 from rayramid.serve.errors import ApiError
-from rayramid.serve.store import Store
 
 CHUNK = 256 * 1024
-# How often a stream looks for the next segment: at first, and at most while nothing comes.
-POLL_S, POLL_MOST_S = 0.05, 0.5
 
 
 @dataclass(frozen=True)
@@ -69,27 +66,3 @@ async def file_response(request: Request, url: str, media_type: str, name: str) 
 async def _bytes(url: str, part: Span) -> AsyncIterator[bytes]:
     for start in range(part.start, part.stop, CHUNK):
         yield await asyncio.to_thread(storage.read_range, url, start, min(CHUNK, part.stop - start))
-
-
-def live_response(request: Request, store: Store, job_id: str) -> Response:
-    """The video as fragmented MP4 from its first frame on, ending when the job does."""
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    if request.method == "HEAD":
-        return Response(None, 200, headers, "video/mp4")
-    return StreamingResponse(live_segments(store, job_id), 200, headers, "video/mp4")
-
-
-async def live_segments(store: Store, job_id: str) -> AsyncIterator[bytes]:
-    """The init segment and every unit's segment, as soon as they are in the store."""
-    next_url, unit, wait = store.init_segment(job_id), 0, POLL_S
-    while True:
-        # In this order: an end that is seen before the look for a segment comes after the last segment.
-        ended = not await asyncio.to_thread(store.is_open, job_id)
-        if await asyncio.to_thread(storage.exists, next_url):
-            yield await asyncio.to_thread(storage.read_bytes, next_url)
-            next_url, unit, wait = store.segment(job_id, unit), unit + 1, POLL_S
-        elif ended:
-            return
-        else:
-            await asyncio.sleep(wait)
-            wait = min(POLL_MOST_S, 1.5 * wait)

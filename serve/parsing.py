@@ -1,4 +1,4 @@
-"""Reading the body of `POST /v1/videos`, which comes as multipart form or JSON, into the request and its image."""
+"""Reading a request's body, which comes as multipart form or JSON, into a wire class and the files beside it."""
 
 import asyncio
 import base64
@@ -7,51 +7,83 @@ import difflib
 import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message
 
 from rayramid.serve.errors import ApiError, bad_request
-from rayramid.serve.wire import CreateVideo
+from rayramid.serve.wire import Body, CreateVideo, ExtendVideo
 
 IMAGE = "input_reference"
 IMAGE_PIXELS = 50_000_000
+VIDEO = "video"
+# The parts of `a[b][]`: a, b and nothing.
+PATH = re.compile(r"[^\[\]]+|(?<=\[)(?=\])")
+B = TypeVar("B", bound=Body)
 
 
 @dataclass(frozen=True)
-class Creation:
+class Parsed(Generic[B]):
     """What a client asks for; `image` is an encoded picture, checked to be one."""
 
-    request: CreateVideo
-    image: bytes | None
+    request: B
+    image: bytes | None = None
 
 
-async def read_creation(request: Request, upload_bytes: int) -> Creation:
-    """Parse and check the body.
+async def read(request: Request, limit: int, body: type[B]) -> Parsed[B]:
+    """Parse and check a body that has no files.
+
+    Args:
+        request: its body is read.
+        limit: bytes that it may have.
+        body: the class that says what may stand in it.
 
     Raises:
         ApiError: 400 naming the parameter, 413 for too long a body, 415 for another content type.
     """
-    bounded = Request(request.scope, _bounded(request, upload_bytes))
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        fields, image = await _form(bounded)
-    elif kind == "application/json":
-        fields, image = _json(await bounded.body())
-    else:
-        raise ApiError(415, "Send the body as multipart/form-data or application/json.")
+    fields, _ = await _fields(request, limit, ())
+    return Parsed(_validated(fields, body))
+
+
+async def read_creation(request: Request, limit: int) -> Parsed[CreateVideo]:
+    """Parse and check a body of `POST /v1/videos`; its picture is a file or a data URL. Raises as `read` does."""
+    fields, files = await _fields(request, limit, (IMAGE,))
+    image = files.get(IMAGE)
+    if fields.get(IMAGE) is not None:
+        image = _image_of(fields[IMAGE])
     if image is not None:
         await asyncio.to_thread(_check_image, image)
-    return Creation(_validated(fields), image)
+    rest = {name: value for name, value in fields.items() if name != IMAGE}
+    return Parsed(_validated(rest, CreateVideo, IMAGE), image)
 
 
-def _bounded(request: Request, limit: int) -> Any:
+async def read_extension(request: Request, limit: int) -> Parsed[ExtendVideo]:
+    """Parse and check a body of `POST /v1/videos/extensions`. Raises as `read` does."""
+    fields, files = await _fields(request, limit, (VIDEO,))
+    # The openai client can send an id only with an empty file beside it.
+    if files.get(VIDEO):
+        message = "A video that is uploaded can't be extended, only one that was made here: send its id as video[id]."
+        raise bad_request(message, VIDEO, "not_supported")
+    return Parsed(_validated(fields, ExtendVideo))
+
+
+async def _fields(request: Request, limit: int, files: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    bounded = Request(request.scope, _bounded(request, limit))
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _form(bounded, files)
+    if kind == "application/json":
+        return _json(await bounded.body()), {}
+    raise ApiError(415, "Send the body as multipart/form-data or application/json.")
+
+
+def _bounded(request: Request, limit: int) -> Callable[[], Any]:
     received = 0
 
     async def receive() -> Message:
@@ -65,57 +97,63 @@ def _bounded(request: Request, limit: int) -> Any:
     return receive
 
 
-async def _form(request: Request) -> tuple[dict[str, Any], bytes | None]:
+async def _form(request: Request, allowed: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, bytes]]:
     fields: dict[str, Any] = {}
-    image: bytes | None = None
+    files: dict[str, bytes] = {}
     try:
         async with request.form(max_files=1) as form:
             for name, value in form.multi_items():
-                if isinstance(value, UploadFile):
-                    if name != IMAGE:
-                        raise bad_request(f"{name!r} is no file parameter; the first frame is {IMAGE!r}.", name)
-                    image = await value.read()
+                if isinstance(value, str):
+                    _insert(fields, name, PATH.findall(name), value)
+                elif name in allowed:
+                    files[name] = await value.read()
                 else:
-                    _insert(fields, name, value)
+                    raise bad_request(f"{name!r} is no file parameter.", name)
     except HTTPException as error:
         raise bad_request(f"The form can't be read: {error.detail}") from error
-    if IMAGE in fields:
-        image = _image_of(fields.pop(IMAGE))
-    return fields, image
+    return fields, files
 
 
-def _insert(fields: dict[str, Any], name: str, value: str) -> None:
-    """Put `a[b]=v` into the nested dict that it means, which is how the openai client sends nested values."""
-    outer, *inner = re.findall(r"[^\[\]]+", name) or [name]
-    for key in inner:
-        fields = fields.setdefault(outer, {})
-        if not isinstance(fields, dict):
-            raise bad_request(f"{name!r} contradicts an earlier parameter.", name)
-        outer = key
-    if outer in fields:
-        raise bad_request(f"{name!r} is given twice.", name)
-    fields[outer] = value
+def _insert(fields: dict[str, Any], name: str, path: list[str], value: str) -> None:
+    """Put `a[b]=v`, `a[]=v` or `a[][b]=v` where it belongs, which is how the openai client sends nested values."""
+    key, *rest = path or [name]
+    if not rest:
+        if key in fields:
+            raise bad_request(f"{name!r} is given twice.", name)
+        fields[key] = value
+        return
+    items = fields.setdefault(key, {} if rest[0] else [])
+    if not isinstance(items, dict if rest[0] else list):
+        raise bad_request(f"{name!r} contradicts an earlier parameter.", name)
+    if isinstance(items, dict):
+        _insert(items, name, rest, value)
+    elif len(rest) == 1:
+        items.append(value)
+    else:
+        # An object is complete when one of its keys comes again.
+        if not items or not isinstance(items[-1], dict) or rest[1] in items[-1]:
+            items.append({})
+        _insert(items[-1], name, rest[1:], value)
 
 
-def _json(body: bytes) -> tuple[dict[str, Any], bytes | None]:
+def _json(body: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise bad_request(f"The body is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise bad_request("The body must be a JSON object.")
-    reference = fields.pop(IMAGE, None)
-    return fields, None if reference is None else _image_of(reference)
+    return fields
 
 
 def _image_of(reference: object) -> bytes:
     """The bytes of `{"image_url": "data:…;base64,…"}`."""
-    url = reference.get("image_url") if isinstance(reference, dict) else None
+    url = reference.get("image_url") if isinstance(reference, dict) and len(reference) == 1 else None
     if not isinstance(url, str) or not url.startswith("data:") or ";base64," not in url:
         raise bad_request(f'{IMAGE} must be a file, or {{"image_url": "data:image/…;base64,…"}}.', IMAGE)
     try:
         return base64.b64decode(url.partition(";base64,")[2], validate=True)
-    except binascii.Error as error:
+    except (binascii.Error, ValueError) as error:
         raise bad_request(f"{IMAGE}: not base64: {error}", IMAGE) from error
 
 
@@ -126,18 +164,19 @@ def _check_image(image: bytes) -> None:
             if picture.width * picture.height > IMAGE_PIXELS:
                 raise bad_request(f"{IMAGE} has more than the {IMAGE_PIXELS} pixels that are allowed.", IMAGE)
             picture.load()
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise bad_request(f"{IMAGE} is not a readable picture: {error}", IMAGE) from error
 
 
-def _validated(fields: dict[str, Any]) -> CreateVideo:
+def _validated(fields: dict[str, Any], body: type[B], *others: str) -> B:
     try:
-        return CreateVideo.model_validate(fields)
+        return body.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else None
-        message = f"{name}: {first['msg']}"
-        if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(name), [*CreateVideo.model_fields, IMAGE], n=1)
+        path = [str(part) for part in first["loc"]]
+        name = path[0] if path else None
+        message = f"{'.'.join(path)}: {first['msg']}"
+        if first["type"] == "extra_forbidden" and len(path) == 1:
+            near = difflib.get_close_matches(str(name), [*body.model_fields, *others], n=1)
             message = f"Unknown parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else ".")
         raise bad_request(message, name) from error

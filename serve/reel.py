@@ -1,30 +1,34 @@
-"""A video as it grows in the store: a segment per unit, a thumbnail, and the state from which any replica can go on."""
+"""A video as it grows in the store: a segment and the latents per unit, and in the end the results.
+
+Units that are there already are decoded again when a worker goes on with a video: that costs less than to store with
+each unit what the decoder remembers, which at full size is gigabytes.
+"""
 
 import io
+import json
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 from safetensors.torch import load, save
 from torch import Tensor
 
 from rayramid.models import storage
-from rayramid.models.brief import Frames
-from rayramid.models.media.preview import webp_thumbnail
+from rayramid.models.brief import Frames, Prompts
+from rayramid.models.media.preview import sprite_sheet, webp_thumbnail
 from rayramid.models.media.segments import SegmentWriter, remux
 from rayramid.models.render import Projector, first_latent
 from rayramid.models.vae.model import CausalVAE
-from rayramid.serve.engine import Finished
 from rayramid.serve.job import Job
 from rayramid.serve.store import Store
 
-SESSION, VAE = "session.", "vae."
+LATENT = "latent"
+SHEET_COLUMNS, SHEET_FRAMES = 5, 25
 
 
 class Reel:
-    """The stored part of one job's video, `units` units long. All methods block."""
+    """The stored part of one job's video; `playable` is how many units have a segment. All methods block."""
 
     def __init__(self, store: Store, vae: CausalVAE, job: Job) -> None:
         self._store = store
@@ -32,54 +36,75 @@ class Reel:
         self._job = job
         self._projector = Projector(vae, job.brief)
         self._writer = SegmentWriter(job.brief.width, job.brief.height, job.brief.fps)
-        self.units = 0
+        self._sheet: list[Frames] = []
+        chosen = np.linspace(0, job.brief.frames - 1, min(job.brief.frames, SHEET_FRAMES))
+        self._on_sheet = set(chosen.round().astype(int).tolist())
+        self.playable = 0
 
-    def load(self) -> dict[str, Tensor] | None:
-        """Go on where the store's state ends; returns the session's state, None if there is none."""
-        url = self._store.at(self._job.id, "session.safetensors")
-        if not storage.exists(url):
-            return None
-        state = load(storage.read_bytes(url))
-        self.units = int(state["units"])
-        self._projector.shown = int(state["shown"])
-        self._projector.state = tuple(state[f"{VAE}{i}"] for i in range(sum(key.startswith(VAE) for key in state)))
-        return {key.removeprefix(SESSION): tensor for key, tensor in state.items() if key.startswith(SESSION)}
+    def load(self) -> tuple[list[Tensor], Prompts]:
+        """The finished units, normalised latents [C, t, H, W], and the prompts that began with them."""
+        latents, prompts = [], []
+        for unit in range(self._store.units(self._job.id)):
+            data = storage.read_bytes(self._store.latents(self._job.id, unit))
+            latents.append(load(data)[LATENT])
+            prompt = _metadata(data).get("prompt")
+            if prompt is not None:
+                prompts.append((unit, prompt))
+        self.playable = max(0, len(latents) - 1)
+        return latents, tuple(prompts)
 
-    def add_image(self) -> Tensor:
-        """Begin with the job's first frame; returns it as a normalised latent [C, 1, H, W]."""
+    def image(self) -> Tensor:
+        """The picture that the job begins with as a normalised latent [C, 1, H, W]."""
         picture = Image.open(io.BytesIO(storage.read_bytes(self._store.image(self._job.id))))
         image_HWC = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-        latent_CTHW = first_latent(self._vae, image_HWC, self._job.brief)
-        self._show(self._projector.frames(latent_CTHW))
-        return latent_CTHW
+        return first_latent(self._vae, image_HWC, self._job.brief)
 
-    def add(self, finished: Finished) -> None:
-        """Decode and store a unit, then the state after it."""
-        self._show(self._projector.frames(finished.unit.latent_CTHW))
-        state = {f"{SESSION}{key}": tensor.contiguous() for key, tensor in finished.state.items()}
-        state |= {f"{VAE}{i}": tensor.contiguous() for i, tensor in enumerate(self._projector.state or ())}
-        state |= {"units": torch.tensor(self.units), "shown": torch.tensor(self._projector.shown)}
-        storage.write_atomic(self._store.at(self._job.id, "session.safetensors"), save(state))
+    def replay(self, unit: int, latent_CTHW: Tensor, newest: bool) -> None:
+        """Decode a unit that is there already; the newest one's segment is written again, longer if it was cut."""
+        frames_THWC = self._frames(latent_CTHW)
+        if newest:
+            self._show(unit, frames_THWC)
+
+    def add(self, unit: int, latent_CTHW: Tensor, prompt: str | None) -> None:
+        """Decode and store a unit, with the prompt that begins with it. Its latents come last: they say it is done."""
+        self._show(unit, self._frames(latent_CTHW))
+        metadata = {} if prompt is None else {"prompt": prompt}
+        data = save({LATENT: latent_CTHW.cpu().contiguous()}, metadata)
+        storage.write_atomic(self._store.latents(self._job.id, unit), data)
 
     def finish(self) -> None:
-        """Write the whole video, without encoding anything again."""
+        """Write the whole video, without encoding anything again, and its sprite sheet."""
         job_id = self._job.id
         with tempfile.TemporaryDirectory() as folder:
             fragmented, plain = Path(folder, "fragmented.mp4"), Path(folder, "video.mp4")
             with fragmented.open("wb") as file:
                 file.write(storage.read_bytes(self._store.init_segment(job_id)))
-                for unit in range(self.units):
+                for unit in range(self.playable):
                     file.write(storage.read_bytes(self._store.segment(job_id, unit)))
             remux(fragmented, plain)
             storage.upload(plain, self._store.at(job_id, "video.mp4"))
+        sheet = sprite_sheet(np.stack(self._sheet), min(SHEET_COLUMNS, len(self._sheet)))
+        storage.write_atomic(self._store.at(job_id, "spritesheet.webp"), sheet)
 
-    def _show(self, frames_THWC: Frames) -> None:
+    def _frames(self, latent_CTHW: Tensor) -> Frames:
+        first = self._projector.shown
+        frames_THWC = self._projector.frames(latent_CTHW)
+        self._sheet += [frame for n, frame in enumerate(frames_THWC, start=first) if n in self._on_sheet]
+        return frames_THWC
+
+    def _show(self, unit: int, frames_THWC: Frames) -> None:
         job_id = self._job.id
-        if self.units == 0:
+        if unit == 0:
             storage.write_atomic(self._store.at(job_id, "thumbnail.webp"), webp_thumbnail(frames_THWC[0]))
             storage.write_atomic(self._store.init_segment(job_id), self._writer.init_segment())
-        if len(frames_THWC):
-            first = self._projector.shown - len(frames_THWC)
-            segment = self._writer.media_segment(frames_THWC, first, self.units + 1)
-            storage.write_atomic(self._store.segment(job_id, self.units), segment)
-        self.units += 1
+        first = self._projector.shown - len(frames_THWC)
+        segment = self._writer.media_segment(frames_THWC, first, unit + 1)
+        storage.write_atomic(self._store.segment(job_id, unit), segment)
+        self.playable = unit + 1
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """What stands in a safetensors file beside tensors."""
+    length = int.from_bytes(data[:8], "little")
+    metadata: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    return metadata

@@ -30,7 +30,13 @@ class SamplerOptions(Options):
     )
     max_sessions: int = Field(default=8, ge=1, description="Videos that one replica works on at the same time")
     tokens_per_step: int = Field(
-        default=131072, ge=1, description="Target tokens that one forward may hold; one video always fits"
+        default=131072, ge=1, description="Tokens that one forward may hold; one video always fits"
+    )
+    cache_gib: float | None = Field(
+        default=None,
+        gt=0,
+        description="Memory of one replica for keys and values; when left out 80 % of what a GPU has free beside the "
+        "model, or half of the machine's memory shared by the replicas",
     )
 
 
@@ -39,7 +45,20 @@ class TextOptions(Options):
 
     num_cpus: float = Field(default=0.2, gt=0)
     num_gpus: float = Field(default=0.0, ge=0)
-    cached_prompts: int = Field(default=4096, ge=1)
+    cache_mib: int = Field(default=512, ge=0, description="Memory for the embeddings of the prompts used last")
+
+
+class RewriterOptions(Options):
+    """A language model that writes prompts out, for requests with `rewrite_prompt`."""
+
+    url: str = Field(pattern="^https?://", description="Of an OpenAI-compatible endpoint, as in http://host:8000/v1")
+    model: str
+    api_key_env: str | None = Field(default=None, description="Environment variable that holds the key")
+    instruction: str = (
+        "Rewrite the user's idea for a short video as one detailed caption of at most 100 words: subject, motion, "
+        "scenery, light, camera. Keep everything the user asks for. Answer with the caption alone, in English."
+    )
+    timeout_s: float = Field(default=30.0, gt=0)
 
 
 class Limits(Options):
@@ -49,7 +68,7 @@ class Limits(Options):
         default=64, ge=1, description="Jobs that may wait; one more is answered with 429 and Retry-After"
     )
     pixels: int = Field(default=1024 * 1792, ge=1, description="Width times height")
-    seconds: float = Field(default=60.0, gt=0)
+    seconds: float = Field(default=60.0, gt=0, description="Length of a video, and of what an extension adds")
     upload_bytes: int = Field(default=32 * 1024**2, ge=1024)
 
 
@@ -65,3 +84,13 @@ class ServeSpec(Options):
     sampler: SamplerOptions = SamplerOptions()
     text: TextOptions = TextOptions()
     limits: Limits = Limits()
+    rewriter: RewriterOptions | None = None
+    keep_hours: float | None = Field(
+        default=None, gt=0, description="Ended jobs are deleted with their videos after so long; never when left out"
+    )
+    presigned_minutes: int | None = Field(
+        default=None,
+        ge=1,
+        le=7 * 24 * 60,
+        description="Give completed videos out by the S3 store's own URLs, valid for so long, not through the gateway",
+    )

@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rayramid.models.workload import is_guided
+
 
 class EncodedText(Protocol):
     """A prompt behind the text encoder: tokens [L, D] (real ones only) and a pooled vector [P]."""
@@ -102,8 +104,8 @@ class Request:
         return self.video_guidance if unit else self.guidance
 
     def guided(self, unit: int) -> bool:
-        """Whether `unit` needs the negative text's velocity: a scale of 0 or 1 leaves the prompt's alone."""
-        return self.scale(unit) not in (0.0, 1.0)
+        """Whether `unit` needs the negative text's velocity."""
+        return is_guided(self.scale(unit))
 
     def _guided_somewhere(self) -> bool:
         made = [0] * (self.given is None) + [1] * (self.latents > 1)

@@ -132,6 +132,19 @@ class S3Store:
         with _plain_errors(url):
             place(path, lambda file: _client().download_fileobj(bucket, key, file, Config=_transfer()))
 
+    def presign(self, url: str, seconds: int, media_type: str, file_name: str, method: str) -> str:
+        """A URL that gives the object to whoever has it, for so many seconds; made without asking the server."""
+        bucket, key = split(url)
+        parameters = {
+            "Bucket": bucket,
+            "Key": key,
+            "ResponseContentType": media_type,
+            "ResponseContentDisposition": f'inline; filename="{file_name}"',
+        }
+        operation = "head_object" if method == "HEAD" else "get_object"
+        with _plain_errors(url):
+            return _client().generate_presigned_url(operation, Params=parameters, ExpiresIn=seconds)
+
     def _get(self, url: str, byte_range: str | None) -> bytes:
         bucket, key = split(url)
 
@@ -183,6 +196,8 @@ def _client_of(endpoint: str | None, process: int) -> "S3Client":
         region_name=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
         config=Config(
             s3={"addressing_style": "path"},
+            # What presigned URLs need everywhere but in the oldest regions.
+            signature_version="s3v4",
             retries={"mode": "standard", "max_attempts": ATTEMPTS},
             connect_timeout=10,
             read_timeout=READ_TIMEOUT_S,

@@ -18,15 +18,13 @@ def serve(spec: SpecFile, overrides: Overrides = None, address: Address = None) 
     Example: rayramid serve infra/specs/serve-local.yaml --set port=8080
     """
     serve_spec = cast("ServeSpec", load_spec(spec, overrides or [], kind="serve"))
-    from rayramid.serve.app import check, deploy
+    from rayramid.serve.app import check, deploy, stop
 
     check(serve_spec)
     say("starting Ray and the endpoint, about half a minute")
-    with connect(address) as cluster:
-        from ray import serve as ray_serve
-
+    with connect(address):
+        url = deploy(serve_spec)
         try:
-            url = deploy(serve_spec)
             result(f"serving {serve_spec.model}")
             result(f"at {url}/v1  (OpenAI's Videos API; described by {url}/openapi.json)")
             result(f"try: curl {url}/v1/videos -F prompt='a red circle moves right'")
@@ -34,5 +32,5 @@ def serve(spec: SpecFile, overrides: Overrides = None, address: Address = None) 
             while True:
                 time.sleep(3600)
         finally:
-            if not cluster.is_local:
-                ray_serve.shutdown()
+            say("ending; videos in the making are left at their next unit, and go on when it is started again")
+            stop()

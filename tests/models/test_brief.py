@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rayramid.models.brief import BriefError, crop, parse_size, write_brief
+from rayramid.models.brief import BriefError, crop, extended, parse_size, write_brief
 from rayramid.models.card import ModelCard
 
 
@@ -29,7 +29,7 @@ def test_what_is_left_out_comes_from_the_card():
     assert (brief.width, brief.height, brief.frames, brief.fps) == (128, 64, 17, 8.0)
     assert (brief.grid_width, brief.grid_height, brief.latents, brief.grid_frames) == (128, 64, 3, 17)
     assert (brief.steps, brief.guidance, brief.video_guidance) == (((3, 2, 1), (1, 1, 1)), 4.0, 2.0)
-    assert (brief.text, brief.negative_prompt) == ("a cat, sharp", "blurry")
+    assert (brief.text_of(brief.prompt), brief.negative_prompt) == ("a cat, sharp", "blurry")
     assert 0 <= brief.seed < 2**32
 
 
@@ -40,7 +40,7 @@ def test_what_is_asked_for_is_made_at_the_next_multiple():
     # 2.5 s x 8 fps = 20 frames: 1 + 8 + 8 = 17 are too few, 25 enough.
     assert (brief.frames, brief.latents, brief.grid_frames) == (20, 4, 25)
     assert (brief.seed, brief.steps, brief.guidance) == (7, ((5, 5, 5), (5, 5, 5)), 1)
-    assert (brief.negative_prompt, brief.text) == ("", ", sharp")
+    assert (brief.negative_prompt, brief.text_of(brief.prompt)) == ("", ", sharp")
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,39 @@ def test_length_is_whole_units(per_unit, frames, latents):
     assert (brief.frames, brief.latents) == (frames, latents)
 
 
+def test_prompts_take_over_at_the_first_unit_that_begins_then_or_later():
+    # At 8 fps units of one latent begin at frames 0, 1, 9, 17: seconds 0, 1/8, 9/8, 17/8.
+    brief = write_brief(card(), "a", seconds=4, schedule=[(1.0, "b")])
+    assert (brief.prompts, brief.second_of(2)) == ({0: "a", 2: "b"}, 1.125)
+    brief = write_brief(card(), "a", seconds=4, schedule=[(0.1, "b"), (1.2, "c")])
+    assert brief.prompts == {0: "a", 1: "b", 3: "c"}
+    # With four latents to a unit they begin at frames 0, 1, 33.
+    brief = write_brief(card(dit={"patch": 2, "frames_per_unit": 4}), "a", seconds=8, schedule=[(0.5, "b")])
+    assert (brief.prompts, brief.second_of(2), brief.units) == ({0: "a", 2: "b"}, 33 / 8, 3)
+
+
+def test_an_extended_video_is_the_longer_one():
+    # 12 frames are cut from 17; 12 more make 24, of 25.
+    brief = write_brief(card(), "a", seconds=1.5, seed=1)
+    assert extended(brief, 1.5, "a") == write_brief(card(), "a", seconds=3, seed=1)
+    assert extended(brief, 1.5, "b").prompts == {0: "a", 3: "b"}
+    assert extended(extended(brief, 1.5, "b"), 1, "b").prompts == {0: "a", 3: "b"}
+    assert extended(brief, 3, "b", [(3.2, "c")]).prompts == {0: "a", 3: "b", 5: "c"}
+    # What was cut away is enough for four frames more: nothing is left for another prompt.
+    short = extended(brief, 0.5, "b")
+    assert (short.frames, short.latents, short.prompts) == (16, 3, {0: "a"})
+    with pytest.raises(BriefError) as error:
+        extended(write_brief(card(dit={"patch": 2, "frames_per_unit": None}), "a"), 1, "b")
+    assert error.value.param == "video"
+
+
 @pytest.mark.parametrize(
     ("wish", "param"),
     [
+        ({"schedule": [(0.0, "b")]}, "prompt_schedule"),
+        ({"schedule": [(1.0, "b"), (0.5, "c")]}, "prompt_schedule"),
+        ({"schedule": [(1.0, "b"), (1.1, "c")]}, "prompt_schedule"),
+        ({"schedule": [(2.2, "b")]}, "prompt_schedule"),
         ({"size": (65, 64)}, "size"),
         ({"size": (64, 14)}, "size"),
         ({"seconds": 0.0}, "seconds"),

@@ -5,6 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from rayramid.models import storage
@@ -223,3 +224,30 @@ def test_a_sweep_deletes_what_dead_uploads_left(root: str) -> None:
     assert storage.sweep(root, older_than_s=-1) == 1
     assert storage.sweep(root, older_than_s=-1) == 0
     assert [storage.relative(root, url) for url in storage.list_files(root)] == ["folder/whole"]
+
+
+def test_a_folder_is_deleted_and_files_are_copied_between_folders(root: str) -> None:
+    for name in ("a/1", "a/b/2", "c"):
+        storage.write_atomic(storage.join(root, name), name.encode())
+    storage.copy_files(storage.join(root, "a"), storage.join(root, "d"), ["1", "b/2"])
+    storage.delete_tree(storage.join(root, "a"))
+    storage.delete_tree(storage.join(root, "nothing"))
+    files = {storage.relative(root, url): storage.read_bytes(url) for url in storage.list_files(root)}
+    assert files == {"c": b"c", "d/1": b"a/1", "d/b/2": b"a/b/2"}
+    with pytest.raises(MissingError):
+        storage.copy_files(storage.join(root, "a"), storage.join(root, "d"), ["1"])
+
+
+def test_a_presigned_url_gives_the_file_to_anybody(s3_bucket: str, tmp_path: Path) -> None:
+    url = storage.join(s3_bucket, "video.mp4")
+    storage.write_atomic(url, b"0123456789")
+    signed = storage.presign(url, 60, "video/mp4", "cat.mp4")
+    assert signed is not None
+    part = httpx.get(signed, headers={"Range": "bytes=2-4"})
+    assert (part.status_code, part.content) == (206, b"234")
+    assert part.headers["content-type"] == "video/mp4"
+    assert part.headers["content-disposition"] == 'inline; filename="cat.mp4"'
+    head = storage.presign(url, 60, "video/mp4", "cat.mp4", method="HEAD")
+    assert head is not None
+    assert httpx.head(head).headers["content-length"] == "10"
+    assert storage.presign(str(tmp_path / "file"), 60, "video/mp4", "x") is None

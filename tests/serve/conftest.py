@@ -1,15 +1,34 @@
 """Jobs and stores for tests without a model, and a tiny seeded model folder."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
+import numpy as np
 import pytest
+import uvicorn
+from fastapi import FastAPI
 
 from rayramid.models.card import ModelCard
-from rayramid.serve.job import Job, Model, accept
+from rayramid.models.checkpoint import Model as LoadedModel
+from rayramid.models.checkpoint import load_model
+from rayramid.models.media.read import read_frames
+from rayramid.models.sampler import Sampler
+from rayramid.serve.acceptance import Acceptance
+from rayramid.serve.broker import Broker
+from rayramid.serve.embeddings import Embeddings
+from rayramid.serve.endpoint import Endpoint
+from rayramid.serve.gateway import create_app
+from rayramid.serve.job import Job, Model, new_id
+from rayramid.serve.rewriter import Rewriter
 from rayramid.serve.spec import Limits
 from rayramid.serve.store import Store
 from rayramid.serve.wire import CreateVideo
+from rayramid.serve.worker import Worker
 
 
 @pytest.fixture
@@ -17,7 +36,16 @@ def card() -> ModelCard:
     # Sizes are multiples of 64 pixels: 8 (VAE) x 2 (patch) x 4 (three levels).
     return ModelCard(
         preset="tiny",
-        dit={"patch": 2, "frames_per_unit": 1},
+        dit={
+            "heads": 2,
+            "head_dim": 16,
+            "double_blocks": 1,
+            "text_dim": 64,
+            "pooled_dim": 64,
+            "rope_axes": (4, 6, 6),
+            "patch": 2,
+            "frames_per_unit": 1,
+        },
         pyramid={"levels": 3},
         fps=8.0,
         width=64,
@@ -47,6 +75,153 @@ def new_job(card: ModelCard) -> Callable[..., Job]:
 
     def make(prompt: str = "a cat", owner: str = "me", **fields: object) -> Job:
         request = CreateVideo(prompt=prompt, **fields)
-        return accept(request, Model.of(card, None), Limits(), owner=owner, image=False)
+        return Acceptance(Model.of(card, None), Limits()).creation(request, new_id(), owner, image=False)
 
     return make
+
+
+LIMITS = Limits(queue=2, seconds=30, pixels=256 * 256, upload_bytes=200_000)
+
+
+class LocalBroker(Broker):
+    """A broker whose workers are always ready."""
+
+    async def ready(self) -> None:
+        """Nothing to wait for."""
+
+
+@dataclass
+class Running:
+    """An endpoint in this process: `http` calls the app, `url` is where a server runs it, if one does."""
+
+    http: httpx.AsyncClient
+    store: Store
+    worker: Worker
+    broker: LocalBroker
+    app: FastAPI
+    url: str = ""
+
+    async def create(self, status: int = 200, **fields: object) -> dict[str, Any]:
+        response = await self.http.post("/v1/videos", json={"prompt": "a cat", **fields})
+        assert response.status_code == status, response.text
+        return response.json()
+
+    async def ended(self, video_id: str) -> dict[str, Any]:
+        async with asyncio.timeout(60):
+            while True:
+                video = (await self.http.get(f"/v1/videos/{video_id}")).json()
+                if video["status"] in ("completed", "failed"):
+                    return video
+                await asyncio.sleep(0.02)
+
+    async def made(self, **fields: object) -> dict[str, Any]:
+        """A video, completed."""
+        video = await self.ended((await self.create(**fields))["id"])
+        assert video["status"] == "completed", video
+        return video
+
+    async def content(self, video_id: str) -> bytes:
+        response = await self.http.get(f"/v1/videos/{video_id}/content")
+        assert response.status_code == 200, response.text
+        return response.content
+
+    async def units(self, video_id: str, count: int) -> None:
+        """Return once so many units are stored."""
+        async with asyncio.timeout(60):
+            while self.store.units(video_id) < count:
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def loaded(model_folder: str) -> LoadedModel:
+    return load_model(model_folder)
+
+
+@pytest.fixture
+def endpoint(loaded: LoadedModel, store: Store) -> Callable[..., Any]:
+    """Runs `scenario(endpoint)`.
+
+    `generating=False` leaves the engine's loop out, so that jobs stay where they are; `server=True` also listens.
+    """
+
+    def run(
+        scenario: Callable[[Running], Awaitable[Any]],
+        *,
+        generating: bool = True,
+        server: bool = False,
+        slots: int = 4,
+        store: Store = store,
+        rewriter: Rewriter | None = None,
+        limits: Limits = LIMITS,
+    ) -> Any:
+        async def main() -> Any:
+            async with running(loaded, store, slots, rewriter, limits) as endpoint, AsyncExitStack() as also:
+                if generating:
+                    await also.enter_async_context(looping(endpoint.worker))
+                if server:
+                    endpoint.url = await also.enter_async_context(listening(endpoint.app))
+                return await scenario(endpoint)
+
+        return asyncio.run(main())
+
+    return run
+
+
+@asynccontextmanager
+async def running(
+    loaded: LoadedModel, store: Store, slots: int, rewriter: Rewriter | None, limits: Limits
+) -> AsyncIterator[Running]:
+    model = Model.of(loaded.card, None)
+    worker = Worker(
+        store,
+        Sampler(loaded.dit, loaded.pyramid),
+        loaded.vae,
+        Embeddings(loaded.text, 2**20).embed,
+        version=model.version,
+        tokens_per_step=10_000,
+        cache_tokens=100_000,
+    )
+    broker = LocalBroker(store, worker.run, workers=1, slots=slots, queue_limit=limits.queue)
+    await broker.recover()
+    app = create_app(Endpoint(model, store, broker, limits, rewriter))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        yield Running(http, store, worker, broker, app)
+
+
+@asynccontextmanager
+async def looping(worker: Worker) -> AsyncIterator[None]:
+    loop = asyncio.create_task(worker.engine.run())
+    try:
+        yield
+    finally:
+        loop.cancel()
+        await asyncio.wait((loop,))
+
+
+@asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[str]:
+    """A real server on a free port."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    # Signals are pytest's own.
+    task = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    (port,) = {socket.getsockname()[1] for each in server.servers for socket in each.sockets}
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+@pytest.fixture
+def frames_of(tmp_path: Path) -> Callable[[bytes], Any]:
+    """Decodes an mp4 to frames [T, H, W, 3]."""
+
+    def decode(data: bytes) -> Any:
+        path = tmp_path / "decoded.mp4"
+        path.write_bytes(data)
+        return np.concatenate(list(read_frames(path)))
+
+    return decode

@@ -3,85 +3,13 @@
 import asyncio
 import base64
 import io
-from contextlib import suppress
-from dataclasses import dataclass
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from rayramid.models.checkpoint import load_model
 from rayramid.models.media.read import probe, read_frames
-from rayramid.models.sampler import Sampler
-from rayramid.serve.broker import Broker
-from rayramid.serve.embeddings import Embeddings
-from rayramid.serve.gateway import create_app
-from rayramid.serve.job import Model
-from rayramid.serve.media import live_segments
-from rayramid.serve.spec import Limits
-from rayramid.serve.worker import Worker
-
-LIMITS = Limits(queue=2, seconds=30, pixels=256 * 256, upload_bytes=200_000)
-
-
-@pytest.fixture(scope="module")
-def loaded(model_folder):
-    return load_model(model_folder)
-
-
-@dataclass
-class Endpoint:
-    http: httpx.AsyncClient
-    store: object
-    worker: Worker
-    broker: Broker
-
-    async def create(self, status=200, **fields):
-        response = await self.http.post("/v1/videos", json={"prompt": "a cat", **fields})
-        assert response.status_code == status, response.text
-        return response.json()
-
-    async def ended(self, video_id):
-        async with asyncio.timeout(60):
-            while True:
-                video = (await self.http.get(f"/v1/videos/{video_id}")).json()
-                if video["status"] in ("completed", "failed"):
-                    return video
-                await asyncio.sleep(0.02)
-
-
-class LocalBroker(Broker):
-    async def ready(self):
-        pass
-
-
-@pytest.fixture
-def endpoint(loaded, store):
-    """Runs `scenario(endpoint)`; `generating=False` leaves the engine's loop out, so that jobs stay where they are."""
-
-    def run(scenario, *, generating=True, slots=4, store=store):
-        async def main():
-            model = Model.of(loaded.card, None)
-            embed = Embeddings(loaded.text, 16).embed
-            sampler = Sampler(loaded.dit, loaded.pyramid)
-            worker = Worker(store, sampler, loaded.vae, embed, version=model.version, tokens_per_step=10_000)
-            broker = LocalBroker(store, worker.run, slots=slots, queue_limit=LIMITS.queue)
-            await broker.recover()
-            transport = httpx.ASGITransport(create_app(model, store, broker, LIMITS), raise_app_exceptions=False)
-            loop = asyncio.create_task(worker.engine.run()) if generating else None
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-                try:
-                    return await scenario(Endpoint(http, store, worker, broker))
-                finally:
-                    if loop:
-                        loop.cancel()
-                        with suppress(asyncio.CancelledError):
-                            await loop
-
-        return asyncio.run(main())
-
-    return run
+from rayramid.serve.watching import live_segments
 
 
 def decoded(data, tmp_path):
@@ -145,7 +73,8 @@ def test_the_same_seed_gives_the_same_video_and_defaults_are_the_models(endpoint
     made, contents = endpoint(scenario)
     assert (made[0]["size"], made[0]["seconds"], made[0]["frames"]) == ("64x64", "2.125", 17)
     first, again, other = (decoded(content, tmp_path)[1].astype(int) for content in contents)
-    assert abs(first - again).max() <= 2
+    # In company latents differ by rounding, which the encoder enlarges.
+    assert abs(first - again).mean() < 0.1
     assert abs(first - other).mean() > 5
 
 
@@ -238,7 +167,7 @@ def test_a_full_queue_answers_429_and_when_to_come_back(endpoint):
         return refused, (await endpoint.http.get("/v1/videos")).json()
 
     refused, listed = endpoint(scenario, generating=False, slots=1)
-    assert (refused.status_code, refused.headers["retry-after"]) == (429, "30")
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "10")
     assert refused.json()["error"]["type"] == "rate_limit_error"
     assert len(listed["data"]) == 3
 
@@ -305,7 +234,7 @@ def test_a_running_video_plays_from_its_start_and_equals_the_finished_one(endpoi
     async def scenario(endpoint):
         video = await endpoint.create(seconds=6)
         arrivals = []
-        async for segment in live_segments(endpoint.store, video["id"]):
+        async for segment in live_segments(endpoint.store, endpoint.broker, video["id"]):
             arrivals.append((segment, endpoint.store.is_open(video["id"])))
         late = await endpoint.http.get(f"/v1/videos/{video['id']}/content?stream=1")
         content = await endpoint.http.get(f"/v1/videos/{video['id']}/content")
@@ -348,18 +277,13 @@ def test_a_cancelled_video_has_failed_and_stays_so(endpoint):
 def test_a_job_goes_on_from_the_last_stored_unit(endpoint, tmp_path):
     async def interrupted(endpoint):
         video = await endpoint.create(seconds=6, seed=5)
-        async with asyncio.timeout(60):
-            while (
-                endpoint.store.progress(video["id"]) is None
-                or not (tmp_path / "store" / "videos" / video["id"] / "segments" / "000002.m4s").exists()
-            ):
-                await asyncio.sleep(0.005)
+        await endpoint.units(video["id"], 3)
         return video["id"]
 
     async def continued(endpoint):
         job = next(endpoint.store.unfinished())
         video = await endpoint.ended(job.id)
-        assert endpoint.store.attempts(job.id) == 2
+        assert endpoint.store.control(job.id).attempts == 2
         return video, (await endpoint.http.get(f"/v1/videos/{job.id}/content")).content
 
     async def undisturbed(endpoint):
@@ -380,7 +304,7 @@ def test_a_job_goes_on_from_the_last_stored_unit(endpoint, tmp_path):
 def test_all_of_it_works_on_s3(endpoint, s3_store, tmp_path):
     async def scenario(endpoint):
         video = await endpoint.create(seconds=2, input_reference={"image_url": DATA_URL})
-        live = [segment async for segment in live_segments(endpoint.store, video["id"])]
+        live = [segment async for segment in live_segments(endpoint.store, endpoint.broker, video["id"])]
         assert (await endpoint.ended(video["id"]))["status"] == "completed"
         content = await endpoint.http.get(f"/v1/videos/{video['id']}/content")
         part = await endpoint.http.get(f"/v1/videos/{video['id']}/content", headers={"range": "bytes=-5"})

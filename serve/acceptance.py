@@ -1,0 +1,140 @@
+"""From a request to a job: what the model and the limits allow, or a 400 that names the parameter."""
+
+import time
+from dataclasses import replace
+
+from rayramid.models.brief import Brief, BriefError, Prompts, extended, parse_size, write_brief
+from rayramid.models.workload import workload
+from rayramid.serve.errors import bad_request
+from rayramid.serve.job import Job, Model
+from rayramid.serve.spec import Limits
+from rayramid.serve.wire import CreateVideo, Errand, ExtendVideo, RemixVideo
+
+
+class Acceptance:
+    """Turns requests into jobs of one model."""
+
+    def __init__(self, model: Model, limits: Limits) -> None:
+        self._model = model
+        self._limits = limits
+
+    def creation(self, request: CreateVideo, job_id: str, owner: str, *, image: bool) -> Job:
+        """A new video.
+
+        Raises:
+            ApiError: 400 that names the parameter and what is allowed.
+        """
+        if request.model not in (None, self._model.name):
+            message = f"The model {request.model!r} is not served here; use {self._model.name!r} or leave it out."
+            raise bad_request(message, "model", "model_not_found")
+        if image and self._model.card.frames_per_unit is None:
+            raise bad_request(
+                "This model makes a whole video at once; it can't begin with a picture.", "input_reference"
+            )
+        self._check_seconds(request.seconds)
+        try:
+            brief = write_brief(
+                self._model.card,
+                request.prompt,
+                size=parse_size(request.size) if request.size is not None else None,
+                seconds=request.seconds,
+                seed=request.seed,
+                steps=request.steps,
+                guidance=request.guidance_scale,
+                video_guidance=request.video_guidance_scale,
+                negative_prompt=request.negative_prompt,
+                schedule=_pairs(request),
+            )
+        except BriefError as error:
+            raise bad_request(str(error), error.param) from error
+        if request.size is not None and brief.width * brief.height > self._limits.pixels:
+            message = f"The size {request.size} has more than the {self._limits.pixels} pixels that are allowed."
+            raise bad_request(message, "size")
+        return self._job(request, job_id, owner, brief, given=int(image))
+
+    def remix(self, request: RemixVideo, job_id: str, owner: str, source: Job) -> Job:
+        """The same noise, size, length and settings with another prompt, which keeps much of the composition.
+
+        Raises:
+            ApiError: 400 for a schedule that does not fit, or the video of another model.
+        """
+        self._check_version(source)
+        brief = source.brief
+        try:
+            renewed = write_brief(
+                self._model.card,
+                request.prompt,
+                size=(brief.width, brief.height),
+                seconds=brief.frames / brief.fps,
+                schedule=_pairs(request),
+            )
+        except BriefError as error:
+            raise bad_request(str(error), error.param) from error
+        brief = replace(brief, prompt=request.prompt, later_prompts=renewed.later_prompts)
+        # An extended video's latents are its own: its remix is made from the start.
+        return self._job(request, job_id, owner, brief, given=int(source.image)).model_copy(
+            update={"remixed_from": source.id}
+        )
+
+    def extension(self, request: ExtendVideo, job_id: str, owner: str, source: Job, prompts: Prompts) -> Job:
+        """A finished video with more behind it.
+
+        Args:
+            request: what the client asks for.
+            job_id: of the new job.
+            owner: of the new job.
+            source: the finished video.
+            prompts: what it was made with, by unit, changes included.
+
+        Raises:
+            ApiError: 400 that names the parameter.
+        """
+        self._check_version(source)
+        self._check_seconds(request.seconds)
+        (_, first), *later = prompts
+        brief = replace(source.brief, prompt=first, later_prompts=tuple(later))
+        prompt = request.prompt or prompts[-1][1]
+        try:
+            longer = extended(brief, request.seconds, prompt, _pairs(request))
+        except BriefError as error:
+            raise bad_request(str(error), error.param) from error
+        return self._job(request, job_id, owner, longer, given=brief.latents).model_copy(
+            update={"extended_from": source.id, "asked": source.asked}
+        )
+
+    def _job(self, request: Errand, job_id: str, owner: str, brief: Brief, *, given: int) -> Job:
+        now = time.time()
+        work = workload(
+            self._model.config,
+            brief.latents,
+            brief.latent_size,
+            brief.steps,
+            (brief.guidance, brief.video_guidance),
+            given=given,
+        )
+        return Job(
+            id=job_id,
+            created_at=int(now),
+            owner=owner,
+            model=self._model.name,
+            model_version=self._model.version,
+            brief=brief,
+            given=given,
+            work=work,
+            priority=request.priority,
+            deadline=now + request.deadline_seconds if request.deadline_seconds else None,
+        )
+
+    def _check_seconds(self, seconds: float | None) -> None:
+        if seconds is not None and seconds > self._limits.seconds:
+            message = f"{seconds:g} seconds are more than the {self._limits.seconds:g} that are allowed."
+            raise bad_request(message, "seconds")
+
+    def _check_version(self, source: Job) -> None:
+        if source.model_version != self._model.version:
+            message = f"{source.id} was made by version {source.model_version} of the model, which is not served here."
+            raise bad_request(message, "video", "model_changed")
+
+
+def _pairs(request: Errand) -> list[tuple[float, str]]:
+    return [(each.from_second, each.prompt) for each in request.prompt_schedule]

@@ -1,0 +1,27 @@
+"""What a gateway asks of the broker, wherever that runs."""
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from rayramid.serve.broker import Admission
+from rayramid.serve.job import Job, Standing
+
+
+class UnavailableError(Exception):
+    """No broker answers; a new one will, in a moment."""
+
+
+class Scheduler(Protocol):
+    """All methods raise UnavailableError when the broker is gone for too long."""
+
+    async def submit(self, job: Job) -> Admission:
+        """Admit a job, or say when to come back; asking again changes nothing."""
+
+    async def cancel(self, job_id: str) -> None:
+        """End a job."""
+
+    def events(self, job_id: str) -> AsyncGenerator[Standing, None]:
+        """Where a job stands, now and whenever that changes, until it has ended."""
+
+    async def ready(self) -> None:
+        """Return once a worker answers."""
