@@ -6,7 +6,6 @@ from rayramid.models import storage
 from rayramid.models.text import load_text
 from rayramid.serve.embeddings import Embeddings
 
-
 LONG = "a much longer prompt about a dog"
 
 
