@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from rayramid.platform.training.muon import Muon
 from rayramid.platform.training.spec import Optimizer, Schedule
 
 
@@ -66,7 +67,7 @@ def build_optimizers(model: nn.Module, hidden: Iterable[nn.Module], settings: Op
     ]
     if muon:
         group = {"params": list(muon.values()), "lr_scale": settings.muon_learning_rate}
-        optimizers.append(torch.optim.Muon([group], lr=0.0, weight_decay=settings.weight_decay))
+        optimizers.append(Muon([group], lr=0.0, weight_decay=settings.weight_decay))
     return optimizers
 
 
