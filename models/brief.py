@@ -129,11 +129,7 @@ def write_brief(
     Raises:
         BriefError: an odd or tiny size, no length, no steps, or a schedule that does not fit the length.
     """
-    width, height = size or (card.width, card.height)
-    if width % 2 or height % 2 or min(width, height) < SMALLEST_SIDE:
-        raise BriefError(
-            "size", f"The size {width}x{height} can't be made: both sides must be even and at least {SMALLEST_SIDE}."
-        )
+    width, height = check_sides(*(size or (card.width, card.height)))
     if seconds is not None and not 0 < seconds < math.inf:
         raise BriefError("seconds", f"A video can't be {seconds:g} seconds long.")
     if steps is not None and steps < 1:
@@ -221,6 +217,15 @@ def parse_size(text: str) -> tuple[int, int]:
     if match is None:
         raise BriefError("size", f"{text!r} is not a size; write WIDTHxHEIGHT, such as 1280x768.")
     return int(match[1]), int(match[2])
+
+
+def check_sides(width: int, height: int) -> tuple[int, int]:
+    """The sides in pixels, of a video that some model could make; BriefError otherwise."""
+    if width % 2 or height % 2 or min(width, height) < SMALLEST_SIDE:
+        raise BriefError(
+            "size", f"The size {width}x{height} can't be made: both sides must be even and at least {SMALLEST_SIDE}."
+        )
+    return width, height
 
 
 def crop(frames_THWC: Frames, height: int, width: int) -> Frames:

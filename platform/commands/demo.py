@@ -4,6 +4,7 @@ import fcntl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -70,7 +71,7 @@ def _train(spec: "TrainSpec") -> "TrainResult":
 
     say(f"2/3  training: a small DiT learns from them on {spec.workers.most} workers (Ray Train)")
     with progress() as update:
-        trained = train(spec, on_progress=lambda step, total, loss: update("steps", step, total, f"loss {loss:.3f}"))
+        trained = train(spec, on_progress=partial(update, "steps"))
     say(f"     {trained.steps} steps, loss {trained.final_loss:.3f}")
     return trained
 
@@ -99,7 +100,7 @@ def _report(out: Path, curated: "Summary", trained: "TrainResult", video: Path, 
         ("report", curated.report),
         ("dataset", curated.root),
         ("model", trained.folder),
-        ("metrics", trained.metrics),
+        ("metrics", trained.places["metrics"]),
         ("specs", specs),
     ):
         result(f"  {name:<8} {place}")

@@ -3,7 +3,8 @@
 import dataclasses
 import importlib
 import sys
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -13,6 +14,9 @@ from rayramid.platform.console import emit_json, progress, result, say
 from rayramid.platform.interruption import interruptible
 from rayramid.platform.spec import load_spec
 from rayramid.platform.training.outcome import RunFailedError, StoppedError
+
+if TYPE_CHECKING:
+    from rayramid.platform.training.spec import RunSpec
 
 # What trains each kind of spec: modules with `dry_run` and `train`.
 TRAINERS = {"train": "rayramid.platform.training.run", "vae": "rayramid.platform.training.vae.run"}
@@ -33,8 +37,8 @@ def train(
 
     Examples: rayramid train infra/specs/train-local.yaml (a DiT), rayramid train infra/specs/vae-local.yaml (a VAE)
     """
-    loaded = load_spec(spec, overrides or [], kind=tuple(TRAINERS))
-    trainer = importlib.import_module(TRAINERS[loaded.model_dump()["kind"]])
+    loaded = cast("RunSpec", load_spec(spec, overrides or [], kind=tuple(TRAINERS)))
+    trainer = importlib.import_module(TRAINERS[loaded.kind])
     if dry_run:
         plan = trainer.dry_run(loaded)
         if as_json:
@@ -42,11 +46,14 @@ def train(
         else:
             result(plan.text())
         return
+    say(f"{loaded.steps} steps; what comes of them, in {loaded.output}:")
+    for name, place in loaded.places.items():
+        say(f"  {name:<11} {place}")
     with connect(address), progress() as update, interruptible() as interruption:
         try:
             done = trainer.train(
                 loaded,
-                on_progress=lambda step, total, loss: update("steps", step, total, f"loss {loss:.3f}"),
+                on_progress=partial(update, "steps"),
                 stopping=lambda: bool(interruption),
             )
         except StoppedError as stopped:

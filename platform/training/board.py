@@ -1,12 +1,15 @@
 """Between the driver and the workers: a board on which both write, and a look-out for room for more workers."""
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
+from rayramid.platform.training.late import Late
 from rayramid.platform.training.spec import Workers
+from rayramid.platform.training.status import Status
 
 # Ray reserves what is free within milliseconds.
 _LOOK_SECONDS = 5.0
@@ -17,24 +20,25 @@ class News:
     """What the driver reads.
 
     Attributes:
-        newest: step and loss of the last line of metrics.
+        status: how far the run is.
         group: how many groups of workers have begun; each death starts another one.
         workers: in the newest group.
         lines: to show, each once.
     """
 
-    newest: tuple[int, float] | None
+    status: Status
     group: int
     workers: int
     lines: tuple[str, ...]
 
 
 class Board:
-    """An actor: the first worker writes how far it is, and the driver what it wishes."""
+    """An actor: the first worker writes how far it is, and the driver what it wishes and what came in beside."""
 
     def __init__(self) -> None:
-        self._news = News(None, 0, 0, ())
+        self._news = News(Status(), 0, 0, ())
         self._asked: Literal["stop", "grow", ""] = ""
+        self._late: list[Late] = []
 
     def begin(self, workers: int) -> None:
         """A group of workers begins."""
@@ -42,9 +46,22 @@ class Board:
             self.tell(f"started again, with {workers} workers")
         self._news = replace(self._news, group=self._news.group + 1, workers=workers)
 
-    def write(self, step: int, loss: float) -> None:
+    def write(self, step: int, facts: Mapping[str, Any]) -> None:
         """A line of metrics was written."""
-        self._news = replace(self._news, newest=(step, loss))
+        before = self._news.status
+        self._news = replace(self._news, status=replace(before, step=step, facts={**before.facts, **facts}))
+
+    def commit(self, step: int) -> None:
+        """A checkpoint has become real."""
+        self._news = replace(self._news, status=replace(self._news.status, checkpoint=step))
+
+    def measure(self, found: Sequence[Late]) -> None:
+        """Something came of what goes on beside the training."""
+        self._late += found
+
+    def measured(self) -> list[Late]:
+        """All that came."""
+        return self._late
 
     def tell(self, line: str) -> None:
         """Something that whoever waits for the run should know."""

@@ -12,7 +12,8 @@ from rayramid.models import storage
 from rayramid.models.checkpoint import git_revision
 from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.checkpoint import Checkpoint
-from rayramid.platform.training.metrics import Metrics
+from rayramid.platform.training.late import Beside, write_late
+from rayramid.platform.training.metrics import open_metrics
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.saver import Saver
 from rayramid.platform.training.spec import RunSpec
@@ -59,14 +60,14 @@ class Course(ABC, Generic[Work]):
     def examined(self, work: Work) -> dict[str, Any] | None:
         """A line of metrics from held-out data; None without any. A collective."""
 
-    def train(self, report: Report, wish: Wish) -> bool:
+    def train(self, report: Report, wish: Wish, beside: Beside) -> bool:
         """Trains from the newest checkpoint to the end; False when told to stop before."""
         spec = self._spec
         self.resume()
         if self.state.step == spec.steps:
             return True
-        with Saver(self.folder, spec.checkpoints, self.ranks) as saver:
-            metrics = self.metrics() if self.ranks.is_first else None
+        with Saver(self.folder, spec.checkpoints, self.ranks, beside.committed) as saver:
+            metrics = open_metrics(spec, self.state.step) if self.ranks.is_first else None
             for work in self.work(self.state.step):
                 self.advance(work)
                 step, last = self.state.step, self.state.step == spec.steps
@@ -77,11 +78,14 @@ class Course(ABC, Generic[Work]):
                     record = self.told(work)
                     if metrics:
                         metrics.write(step, record)
+                        write_late(metrics, beside.finished())
                     report(step, record)
                 if last or step % spec.validation.every == 0:
                     held_out = self.examined(work)
-                    if metrics and held_out is not None:
-                        metrics.write(step, held_out)
+                    if held_out is not None:
+                        if metrics:
+                            metrics.write(step, held_out)
+                        report(step, held_out)
                 if saves:
                     if metrics:
                         metrics.flush()
@@ -92,11 +96,6 @@ class Course(ABC, Generic[Work]):
             if metrics:
                 metrics.close()
         return self.state.step == spec.steps
-
-    def metrics(self) -> Metrics:
-        """Where one rank writes."""
-        shown = self._spec.model_dump(mode="json", exclude={"metrics"})
-        return Metrics(self._spec.output, self.state.step, self._spec.metrics, shown)
 
     def resume(self) -> None:
         """Takes over the newest checkpoint, if there is one."""

@@ -43,6 +43,23 @@ def export(spec: TrainSpec, target: str | None = None, weights: Weights = "ema",
     Args:
         spec: with all dataset versions fixed.
         target: `<output>/model` when None.
+        weights: as for `trained`.
+        source: as for `trained`.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    card, dit, datasets = trained(spec, weights, source)
+    url = target or storage.join(spec.output, "model")
+    save_model(url, card, dit, load_vae(datasets.first.vae_url), datasets.first.text_url)
+    return url
+
+
+def trained(spec: TrainSpec, weights: Weights = "ema", source: str | None = None) -> tuple[ModelCard, DiT, Datasets]:
+    """The card and the transformer of a checkpoint, on the CPU; its VAE and text encoders are those of the datasets.
+
+    Args:
+        spec: with all dataset versions fixed.
         weights: the average, or the weights as they are trained.
         source: as `checkpoint.find` takes it; the newest checkpoint of `spec.output` when None.
 
@@ -75,9 +92,7 @@ def export(spec: TrainSpec, target: str | None = None, weights: Weights = "ema",
         dataset_version={dataset.root: dataset.version for dataset in datasets.all()},
         step=checkpoint.step,
     )
-    url = target or storage.join(spec.output, "model")
-    save_model(url, card, dit, load_vae(datasets.first.vae_url), datasets.first.text_url)
-    return url
+    return card, dit, datasets
 
 
 def recommended(sampling: Sampling, started: ModelCard | None, levels: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rayramid.platform.training.course import Course, Report, Wish
 from rayramid.platform.training.data import index_of, open_datasets
 from rayramid.platform.training.feed import Damage, Reader, Share, feed, my_bins, normaliser
 from rayramid.platform.training.footprint import measure_for
+from rayramid.platform.training.late import Beside, NothingBeside
 from rayramid.platform.training.learner import Learner
 from rayramid.platform.training.meter import Meter
 from rayramid.platform.training.optimizer import learning_rate
@@ -121,7 +122,7 @@ class Run(Course[Work]):
         return tally.gather(self.ranks)
 
 
-def run(spec: TrainSpec, ranks: Ranks, report: Report, wish: Wish = lambda: "") -> bool:
+def run(spec: TrainSpec, ranks: Ranks, report: Report, wish: Wish = lambda: "", beside: Beside | None = None) -> bool:
     """Trains this rank's part of `spec` to its end; False when told to stop before.
 
     Args:
@@ -129,5 +130,6 @@ def run(spec: TrainSpec, ranks: Ranks, report: Report, wish: Wish = lambda: "") 
         ranks: the processes of the run.
         report: called on every rank after each line of metrics.
         wish: asked on every rank after each step.
+        beside: what goes on beside the training; nothing when None.
     """
-    return Run(spec, ranks).train(report, wish)
+    return Run(spec, ranks).train(report, wish, beside or NothingBeside())

@@ -5,6 +5,7 @@ tensorboard/       the same numbers as curves
 trackers.json      the run's names at its trackers, and what they were told
 """
 
+import io
 import json
 import logging
 import math
@@ -15,12 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.models.stores.local import plain_errors
-from rayramid.platform.training.spec import MetricsSettings
+from rayramid.platform.training.spec import MetricsSettings, RunSpec
 from rayramid.platform.training.trackers import Tracker, open_trackers
 
 log = logging.getLogger(__name__)
@@ -62,16 +66,18 @@ class Metrics:
         self._written: int | None = len(self._lines)
         self._board = _Board(storage.join(output, "tensorboard"), step)
         self._untold: list[tuple[int, dict[str, float]]] = []
+        self._kinds = {_kind(record["step"], record) for record in map(json.loads, self._lines)}
         self._uploaded = time.monotonic()
 
-    def has(self, name: str, step: int) -> bool:
-        """Whether a record of `step` with this name was written."""
-        return any(record["step"] == step and name in record for record in map(json.loads, self._lines))
+    def has(self, step: int, record: Mapping[str, Any]) -> bool:
+        """Whether a record of `step` that begins with the same key was written."""
+        return _kind(step, record) in self._kinds
 
     def write(self, step: int, record: Mapping[str, Any]) -> None:
         """Adds a record of `step`. Nested keys become `a/b` as curves; only finite numbers are curves."""
-        line = json.dumps({"step": step, **_finite(record)})
+        line = json.dumps({"step": step, **finite(record)})
         self._lines.append(line)
+        self._kinds.add(_kind(step, record))
         curves = flat(record)
         self._board.write(step, curves)
         self._untold.append((step, curves))
@@ -79,6 +85,21 @@ class Metrics:
             self._put()
         if time.monotonic() - self._uploaded > UPLOAD_SECONDS:
             self.flush()
+
+    def show(self, step: int, videos: Mapping[str, str]) -> None:
+        """Shows videos of `step`, by name.
+
+        Args:
+            step: that they are of.
+            videos: URLs of mp4 files, beside each of which lies a strip of its frames (.webp).
+        """
+        for name, url in videos.items():
+            try:
+                strip = storage.read_bytes(url.removesuffix(".mp4") + ".webp")
+                self._board.show(name, np.asarray(Image.open(io.BytesIO(strip)).convert("RGB")), step)
+                self._trackers.show(step, name, url)
+            except UserError as problem:
+                log.warning("a video is not shown: %s", problem)
 
     def flush(self) -> None:
         """Makes everything written so far visible at the output and the trackers."""
@@ -128,11 +149,18 @@ class _Board:
 
     def write(self, step: int, curves: Mapping[str, float]) -> None:
         with self._as_far_as_possible():
-            if self._writer is None:
-                self._writer = SummaryWriter(str(self._events), purge_step=self._again_from, flush_secs=5)
-                self._again_from = None
             for name, value in curves.items():
-                self._writer.add_scalar(name, value, step)
+                self._events_file().add_scalar(name, value, step)
+
+    def show(self, name: str, image_HWC: NDArray[np.uint8], step: int) -> None:
+        with self._as_far_as_possible():
+            self._events_file().add_image(name, image_HWC, step, dataformats="HWC")
+
+    def _events_file(self) -> SummaryWriter:
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self._events), purge_step=self._again_from, flush_secs=5)
+            self._again_from = None
+        return self._writer
 
     def flush(self) -> None:
         with self._as_far_as_possible():
@@ -183,9 +211,23 @@ class _Trackers:
         for tracker in self._open.values() if new else ():
             tracker.tell(step, new)
 
+    def show(self, step: int, name: str, url: str) -> None:
+        if not self._open:
+            return
+        with tempfile.TemporaryDirectory(prefix="rayramid-video-") as scratch:
+            file = Path(scratch, "video.mp4")
+            storage.download(url, file)
+            for tracker in self._open.values():
+                tracker.show(step, name, file)
+
     def close(self) -> None:
         for tracker in self._open.values():
             tracker.close()
+
+
+def open_metrics(spec: RunSpec, step: int) -> Metrics:
+    """The metrics of a run that starts at `step`."""
+    return Metrics(spec.output, step, spec.metrics, spec.model_dump(mode="json", exclude={"metrics"}))
 
 
 def read_metrics(output: str) -> list[dict[str, Any]]:
@@ -204,6 +246,10 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return found
 
 
+def _kind(step: int, record: Mapping[str, Any]) -> tuple[int, str]:
+    return step, next(name for name in record if name != "step")
+
+
 def _read(url: str) -> list[str]:
     if not storage.exists(url):
         return []
@@ -215,8 +261,10 @@ def _joined(lines: list[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON knows no NaN; such numbers are written as strings."""
     if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
     return value if not isinstance(value, float) or math.isfinite(value) else str(value)

@@ -2,7 +2,9 @@
 
 import json
 import logging
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,8 @@ from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.data import pin_versions
 from rayramid.platform.training.dry_run import DryRun, examine
 from rayramid.platform.training.export import export
-from rayramid.platform.training.metrics import read_metrics
+from rayramid.platform.training.late import Late, write_late
+from rayramid.platform.training.metrics import open_metrics, read_metrics
 from rayramid.platform.training.outcome import StoppedError
 from rayramid.platform.training.spec import TrainSpec
 from rayramid.platform.training.start import RUN
@@ -31,6 +34,7 @@ FREE = {
     "log_every",
     "damaged_clips",
     "metrics",
+    "videos",
     "parallel",
     "memory",
     "compile",
@@ -45,34 +49,38 @@ class TrainResult:
         folder: the inference model.
         steps: optimiser steps in all.
         final_loss: the last one written to the metrics.
-        metrics: the JSON lines.
-        tensorboard: the folder of TensorBoard events.
+        places: where everything is.
         damaged: how often a clip was left out because its file is missing or corrupt.
+        prompt: one to try.
+        videos_failed: why there are no videos, by the steps of which there should be.
     """
 
     folder: str
     steps: int
     final_loss: float
-    metrics: str
-    tensorboard: str
+    places: Mapping[str, str]
     damaged: int
+    prompt: str
+    videos_failed: Mapping[int, str]
 
     def lines(self) -> list[str]:
         """For people: where everything is, and what to try next."""
-        damaged = f"damaged  {self.damaged} visits left out; 'damaged_files' in the metrics names the files"
+        damaged = f"damaged     {self.damaged} visits left out; 'damaged_files' in the metrics names the files"
         return [
             f"trained {self.steps} steps, loss {self.final_loss:.4f}",
             *([damaged] if self.damaged else []),
-            f"model    {self.folder}",
-            f"metrics  {self.metrics}",
-            f"curves   tensorboard --logdir {self.tensorboard}",
-            f"next: rayramid sample --model {self.folder} --prompt 'a red circle' --out sample.mp4",
+            *(f"{name:<11} {place}" for name, place in self.places.items()),
+            *(f"no videos of step {step}: {cause}" for step, cause in self.videos_failed.items()),
+            "What to try next:",
+            f"  tensorboard --logdir {self.places['tensorboard']}",
+            f"  rayramid sample --model {self.folder} --prompt {shlex.quote(self.prompt)} --out sample.mp4",
+            f"  rayramid weights export {self.places['checkpoints']}/step-{self.steps:08d} DIR  # or an earlier step",
         ]
 
 
 def train(
     spec: TrainSpec,
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_progress: Callable[[int, int, str], None] | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Trains `spec` on the Ray cluster that this process is connected to, and exports the model.
@@ -81,7 +89,7 @@ def train(
 
     Args:
         spec: the run.
-        on_progress: called with (step, steps in all, loss).
+        on_progress: called with (step, steps in all, how it goes).
         stopping: asked now and then; True ends the run at a checkpoint.
 
     Raises:
@@ -89,6 +97,7 @@ def train(
         RunFailedError: machines failed more often than the spec bears.
         StoppedError: as `stopping` wished.
     """
+    from rayramid.platform.training.beside import VideoTasks
     from rayramid.platform.training.trainer import fit
 
     check_trackers(spec.metrics)
@@ -96,20 +105,34 @@ def train(
     spec = settle(spec)
     examine(spec)
     newest = checkpoints.latest(storage.join(spec.output, "checkpoints"))
-    if (newest is None or newest.step < spec.steps) and not fit(spec, on_progress, stopping):
-        stopped = checkpoints.latest(storage.join(spec.output, "checkpoints"))
-        raise StoppedError(stopped.step if stopped else 0)
+    with VideoTasks(spec) as videos:
+        if (newest is None or newest.step < spec.steps) and not fit(spec, on_progress, stopping, videos):
+            stopped = checkpoints.latest(storage.join(spec.output, "checkpoints"))
+            raise StoppedError(stopped.step if stopped else 0)
+        if on_progress is not None and spec.videos.prompts:
+            on_progress(spec.steps, spec.steps, "makes videos of the last step")
+        _write_late(spec, videos.finish())
     folder = export(spec)
-    records = [record for record in read_metrics(spec.output) if "loss" in record]
+    records = read_metrics(spec.output)
+    lines = [record for record in records if "loss" in record]
     log.info("model exported", extra={"folder": folder})
     return TrainResult(
         folder=folder,
         steps=spec.steps,
-        final_loss=float(records[-1]["loss"]),
-        metrics=storage.join(spec.output, "metrics.jsonl"),
-        tensorboard=storage.join(spec.output, "tensorboard"),
-        damaged=sum(record.get("damaged", 0) for record in records),
+        final_loss=float(lines[-1]["loss"]),
+        places=spec.places,
+        damaged=sum(line.get("damaged", 0) for line in lines),
+        prompt=next(iter(spec.videos.prompts), "a red circle"),
+        videos_failed={record["step"]: record["videos_failed"] for record in records if "videos_failed" in record},
     )
+
+
+def _write_late(spec: TrainSpec, found: Sequence[Late]) -> None:
+    """Writes what the workers are gone for; the metrics are opened only if there is something."""
+    records = read_metrics(spec.output)
+    if any(not any(r["step"] == late.step and late.record.keys() <= r.keys() for r in records) for late in found):
+        with closing(open_metrics(spec, spec.steps)) as metrics:
+            write_late(metrics, found)
 
 
 def dry_run(spec: TrainSpec) -> DryRun:

@@ -31,7 +31,9 @@ class Saver:
     the training's don't meet. All ranks make the same calls in the same order.
     """
 
-    def __init__(self, folder: str, settings: Checkpoints, ranks: Ranks) -> None:
+    def __init__(
+        self, folder: str, settings: Checkpoints, ranks: Ranks, on_committed: Callable[[int], None] = lambda step: None
+    ) -> None:
         self._folder, self._settings, self._ranks = folder, settings, ranks
         self._attempt = ranks.agree(uuid.uuid4().hex[:12])
         self._group = _own_group() if ranks.world > 1 else None
@@ -48,6 +50,7 @@ class Saver:
         self._newest: tuple[dict[str, Any], Checkpoint]
         self._under_way: Future[None] | None = None
         self._failures = 0
+        self._on_committed = on_committed
 
     def begin(self, tensors: dict[str, Any], checkpoint: Checkpoint) -> None:
         """Starts to write what `tensors` hold now; waits for the checkpoint before, if that is still being written.
@@ -105,6 +108,7 @@ class Saver:
             raise
         if self._ranks.is_first:
             log.info("checkpoint written", extra={"step": checkpoint.step})
+            self._on_committed(checkpoint.step)
             keep_last, keep_every = self._settings.keep_last, self._settings.keep_every
             self._remove(lambda: checkpoints.prune(self._folder, keep_last, keep_every))
 

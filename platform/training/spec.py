@@ -5,12 +5,21 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from rayramid.models import storage
+from rayramid.models.brief import check_sides, parse_size
 
 Location = Annotated[str, AfterValidator(storage.absolute)]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _pixels(size: str) -> str:
+    check_sides(*parse_size(size))
+    return size
+
+
+PixelSize = Annotated[str, AfterValidator(_pixels)]
 
 
 class Strict(BaseModel):
@@ -252,6 +261,31 @@ class MetricsSettings(Strict):
     mlflow: MLflow | None = None
 
 
+class Videos(Strict):
+    """Videos of fixed prompts, made beside the training from checkpoints' averaged weights, and measured.
+
+    Attributes:
+        prompts: what they show; none makes none.
+        every: steps between them; the first checkpoint at or after each multiple is sampled, and the last one always.
+        seed: of the first prompt's noise; each next has the next, at every step the same.
+        size: `WIDTHxHEIGHT`; the model's default when None.
+        seconds: their length; the model's default when None.
+        cpus: CPUs reserved for sampling. With none it shares those of the workers; with some it waits until so many are
+            free, at the latest when the workers have ended.
+        gpus: GPUs reserved for it, beside those of the workers; without any it samples on the CPU.
+        patience: seconds that a run whose last step is done waits for its videos.
+    """
+
+    prompts: tuple[str, ...] = ()
+    every: Positive = 1000
+    seed: Count = 0
+    size: PixelSize | None = None
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    cpus: Annotated[float, Field(ge=0)] = 0.0
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    patience: Annotated[float, Field(gt=0)] = 1800.0
+
+
 class Workers(Strict):
     """What the run occupies.
 
@@ -362,6 +396,12 @@ class RunSpec(Strict):
         """Optimiser steps of all phases."""
         raise NotImplementedError
 
+    @property
+    def places(self) -> dict[str, str]:
+        """Where everything of the run is, by what it is."""
+        found = {"checkpoints": "checkpoints", "metrics": "metrics.jsonl", "tensorboard": "tensorboard"}
+        return {name: storage.join(self.output, place) for name, place in found.items()}
+
 
 class TrainSpec(RunSpec):
     """A training run of a DiT: the model, the curriculum, and where everything is kept.
@@ -376,6 +416,7 @@ class TrainSpec(RunSpec):
         memory: what a worker keeps on its device.
         compile: compile every block: slow to start and faster from then on, on GPUs.
         sampling: what the exported card recommends.
+        videos: made while training, to look at.
     """
 
     kind: Literal["train"]
@@ -387,11 +428,18 @@ class TrainSpec(RunSpec):
     memory: Memory = Memory()
     compile: bool = False
     sampling: Sampling = Sampling()
+    videos: Videos = Videos()
 
     @property
     def steps(self) -> int:
         """Optimiser steps of all phases."""
         return sum(phase.steps for phase in self.phases)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where everything of the run is, by what it is."""
+        made = {"model": "model", **({"videos": "validation"} if self.videos.prompts else {})}
+        return super().places | {name: storage.join(self.output, place) for name, place in made.items()}
 
     def phase_at(self, step: int) -> tuple[Phase, int]:
         """The phase of optimiser step `step` (from 0), and the step's number within it."""

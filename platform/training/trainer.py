@@ -20,7 +20,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from rayramid.models.errors import UserError
 from rayramid.platform.spec import spec_model
+from rayramid.platform.training.beside import VideoTasks
 from rayramid.platform.training.board import Board, Room
+from rayramid.platform.training.late import Late
 from rayramid.platform.training.outcome import RunFailedError
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.spec import RunSpec
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 # What one rank of each kind of run does; resolved in the worker.
 LOOPS = {"train": "rayramid.platform.training.loop", "vae": "rayramid.platform.training.vae.loop"}
 
-Progress = Callable[[int, int, float], None]
+Progress = Callable[[int, int, str], None]
 
 # Freed buffers of a step stay with the process: returning them to the system costs a third of a CPU step.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
@@ -39,7 +41,12 @@ _POLL_SECONDS = 0.5
 _WISH_SECONDS = 1.0
 
 
-def fit(spec: RunSpec, on_progress: Progress | None = None, stopping: Callable[[], bool] = lambda: False) -> bool:
+def fit(
+    spec: RunSpec,
+    on_progress: Progress | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+    videos: VideoTasks | None = None,
+) -> bool:
     """Runs `spec` on the cluster that this process is connected to; False when it was stopped before its end.
 
     The trainer runs in a task whose environment names the cluster, and so do all processes that it starts: on a host
@@ -47,8 +54,9 @@ def fit(spec: RunSpec, on_progress: Progress | None = None, stopping: Callable[[
 
     Args:
         spec: of any kind in `LOOPS`, with all that it reads fixed.
-        on_progress: called here with (step, steps in all, loss) after each line of metrics.
+        on_progress: called here with (step, steps in all, how it goes) whenever something new is known.
         stopping: asked now and then; True ends the run at a checkpoint of its next step.
+        videos: kept going beside the training.
 
     Raises:
         UserError: a worker met one; it is not retried for ever, but as often as any failure.
@@ -62,7 +70,7 @@ def fit(spec: RunSpec, on_progress: Progress | None = None, stopping: Callable[[
         spec.model_dump(mode="json"), board
     )
     room = Room(spec.workers)
-    shown = None
+    shown = ""
     try:
         done: list[Any] = []
         while not done:
@@ -70,9 +78,12 @@ def fit(spec: RunSpec, on_progress: Progress | None = None, stopping: Callable[[
             news = ray.get(board.read.remote())
             for line in news.lines:
                 log.warning("%s", line)
-            if on_progress is not None and news.newest is not None and news.newest != shown:
-                on_progress(news.newest[0], spec.steps, news.newest[1])
-                shown = news.newest
+            if videos is not None:
+                board.measure.remote(videos.tend(news.status.checkpoint))
+            line = news.status.line(spec.steps, videos.sampled if videos is not None else 0)
+            if on_progress is not None and news.status.step and line != shown:
+                on_progress(news.status.step, spec.steps, line)
+                shown = line
             if stopping():
                 if not news.group:
                     ray.cancel(task)
@@ -166,11 +177,27 @@ def _worker(config: dict[str, Any]) -> bool:
         board.begin.remote(ranks.world)
 
     def report(step: int, record: Mapping[str, Any]) -> None:
-        ray.train.report({"step": step, "loss": record["loss"]})
+        if "loss" in record:
+            ray.train.report({"step": step, "loss": record["loss"]})
         if ranks.is_first:
-            board.write.remote(step, record["loss"])
+            board.write.remote(step, {name: fact for name, fact in record.items() if isinstance(fact, float | str)})
 
-    return bool(importlib.import_module(LOOPS[spec.kind]).run(spec, ranks, report, _Wishes(board, ranks)))
+    loop = importlib.import_module(LOOPS[spec.kind])
+    return bool(loop.run(spec, ranks, report, _Wishes(board, ranks), _Beside(board)))
+
+
+class _Beside:
+    """What goes on beside the training, which the driver sees to."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+
+    def committed(self, step: int) -> None:
+        self._board.commit.remote(step)
+
+    def finished(self) -> list[Late]:
+        found: list[Late] = ray.get(self._board.measured.remote())
+        return found
 
 
 class _Wishes:

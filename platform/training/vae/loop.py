@@ -6,6 +6,7 @@ from typing import Any
 
 from rayramid.models.media.errors import DecodeError
 from rayramid.platform.training.course import Course, Report, Wish
+from rayramid.platform.training.late import Beside, NothingBeside
 from rayramid.platform.training.optimizer import learning_rate
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.vae.clips import noted_clips, readable
@@ -106,7 +107,7 @@ class Run(Course[Work]):
         self.ranks.barrier()
 
 
-def run(spec: VAESpec, ranks: Ranks, report: Report, wish: Wish = lambda: "") -> bool:
+def run(spec: VAESpec, ranks: Ranks, report: Report, wish: Wish = lambda: "", beside: Beside | None = None) -> bool:
     """Trains this rank's part of `spec` to its end and exports the VAE; False when told to stop before.
 
     Args:
@@ -114,9 +115,10 @@ def run(spec: VAESpec, ranks: Ranks, report: Report, wish: Wish = lambda: "") ->
         ranks: the processes of the run.
         report: called on every rank after each line of metrics.
         wish: asked on every rank after each step.
+        beside: what goes on beside the training; nothing when None.
     """
     course = Run(spec, ranks)
-    finished = course.train(report, wish)
+    finished = course.train(report, wish, beside or NothingBeside())
     if finished:
         course.finish()
     course.reader.close()

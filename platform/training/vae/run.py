@@ -67,7 +67,7 @@ class VAEResult:
 
 def train(
     spec: VAESpec,
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_progress: Callable[[int, int, str], None] | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> VAEResult:
     """Trains `spec` on the Ray cluster that this process is connected to, and exports the VAE.
@@ -76,7 +76,7 @@ def train(
 
     Args:
         spec: the run.
-        on_progress: called with (step, steps in all, loss).
+        on_progress: called with (step, steps in all, how it goes).
         stopping: asked now and then; True ends the run at a checkpoint.
 
     Raises:

@@ -63,13 +63,22 @@ def test_a_killed_worker_comes_back_and_the_run_is_the_same(spec, tmp_path, ray_
             for process in killed:
                 process.kill()
 
-    result = train(spec(output=str(tmp_path / "killed"), phase=phase, checkpoints={"every": 4}), kill_once)
+    # Beside it, videos of a few denoising steps, on CPUs that the worker has already.
+    videos = {"prompts": ["a picture"], "every": 7}
+    few = {"first_steps": 1, "later_steps": 1, "guidance": 1.0, "video_guidance": 1.0}
+    fields = {"phase": phase, "checkpoints": {"every": 4}, "videos": videos, "sampling": few}
+    result = train(spec(output=str(tmp_path / "killed"), **fields), kill_once)
     assert len(killed) == 1
     assert losses(tmp_path / "killed") == losses(undisturbed.output)
     assert newest_weights(tmp_path / "killed") == newest_weights(undisturbed.output)
     assert seen[-1] == (14, 14)
     assert (result.steps, result.final_loss) == (14, losses(undisturbed.output)[-1][1])
     assert storage.exists(storage.join(result.folder, "rayramid.json"))
+    assert result.videos_failed == {}
+    sampled = [r["step"] for r in read_metrics(str(tmp_path / "killed")) if "videos" in r]
+    assert sampled[-1] == 14
+    assert len(sampled) == len(set(sampled))
+    assert all((tmp_path / "killed" / "validation" / f"step-{s:08d}" / "prompt-0.mp4").exists() for s in sampled)
 
 
 @pytest.mark.slow
