@@ -87,7 +87,9 @@ def sample_videos(spec: TrainSpec, videos: Videos, device: torch.device) -> Repo
     vae = load_vae(datasets.first.vae_url).to(device, dtype)
     reference = reference_of(spec.phases[-1], datasets, vae, dit.config)
     briefs = [brief_of(card, videos, number) for number in range(len(videos.prompts))]
-    texts = load_text(datasets.first.text_url, device, dtype).encode([card.negative_prompt, *(b.text for b in briefs)])
+    texts = load_text(datasets.first.text_url, device, dtype).encode(
+        [card.negative_prompt, *(b.text_of(b.prompt) for b in briefs)]
+    )
     sampler = Sampler(dit.to(device, dtype).eval(), pyramid_of(card))
     folder = folder_of(spec.output, checkpoint.step)
     made: list[dict[str, Any]] = []
@@ -120,7 +122,7 @@ def units_of(
 ) -> Iterator[tuple[Tensor, Frames]]:
     """Normalised latents [C, t, H, W] and frames [T, H, W, 3] of each unit."""
     projector = Projector(vae, brief)
-    for unit in sampler.generate(request_of(brief, text, negative)):
+    for unit in sampler.generate(request_of(brief, {0: text}, negative)):
         yield unit.latent_CTHW, projector.frames(unit.latent_CTHW)
 
 
