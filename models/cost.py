@@ -9,14 +9,16 @@ from statistics import fmean
 
 from rayramid.models.card import VAE_STRIDE
 from rayramid.models.dit.config import DiTConfig
+from rayramid.models.dit.recompute import Recompute
 from rayramid.models.errors import UserError
 from rayramid.models.flops import TRAINING_FACTOR, forward_flops, full_sequence_of, official_of, parameter_count
 from rayramid.models.history import Segment, last_use, unit_count, unit_span
-from rayramid.models.memory import Fit, activation_bytes, cache_bytes, fits
+from rayramid.models.memory import Fit, activation_bytes, cache_bytes, fits, pack_size
 from rayramid.models.presets import preset
 from rayramid.models.sequence import training_segments
 
 UNITS_PER_CLIP = (1, 2, 4)
+RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Plan:
     pyramid_tokens: int
     stages: list[Stage]
     training: list[Training]
-    activation_bytes: dict[str, int]
+    activation_bytes: dict[Recompute, int]
     sampling: Sampling
     fits: list[Fit]
 
@@ -129,6 +131,8 @@ def plan_cost(
         _training(config, grid, text_tokens, separate, count)
         for count in sorted({*(k for k in UNITS_PER_CLIP if k < units), units})
     ]
+    longest = pack_size(config, training_segments(config, grid, text_tokens, units - 1, 1))
+    activations = {how: activation_bytes(config, longest, how) for how in RECOMPUTE}
     sampling = _sampling(config, grid, text_tokens, (tuple(first), tuple(later)), guided)
     return Plan(
         preset=name,
@@ -142,12 +146,9 @@ def plan_cost(
         pyramid_tokens=max(stage.separate_tokens for stage in stages),
         stages=stages,
         training=training,
-        activation_bytes={
-            recompute: activation_bytes(config, training[0].largest_sequence, recompute)
-            for recompute in ("none", "selective", "full")
-        },
+        activation_bytes=activations,
         sampling=sampling,
-        fits=fits(config, parameters, training[0].largest_sequence, sampling.cache_bytes, _tokens(config, grid, 0)),
+        fits=fits(config, parameters, activations["full"], sampling.cache_bytes, _tokens(config, grid, 0)),
     )
 
 

@@ -14,7 +14,7 @@ from rayramid.models.attention import AttentionPlan, attend, attention_dtype
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.dit.embeddings import rotate
 from rayramid.models.dit.recompute import Recompute, run
-from rayramid.models.precision import rounded, widen
+from rayramid.models.precision import rounded, widen, without_autocast
 from rayramid.models.sequence_parallel import Split
 
 Past = tuple[Sequence[Tensor], Sequence[Tensor]]
@@ -92,7 +92,9 @@ class HeadNorm(nn.Module):
 def normalise(qk_T2NH: Tensor, q_norm: HeadNorm, k_norm: HeadNorm) -> Tensor:
     """RMS-normalise queries and keys in one pass, in fp32 at least."""
     x = widen(qk_T2NH)
-    mean_square = torch.linalg.vecdot(x, x).unsqueeze(-1) / x.shape[-1]
+    # Autocast would take it in low precision.
+    with without_autocast(x.device):
+        mean_square = torch.linalg.vecdot(x, x).unsqueeze(-1) / x.shape[-1]
     x = x * torch.rsqrt(mean_square + q_norm.eps)
     # The weight is expanded over heads first: its gradient is then one sum over rows.
     weight = widen(rounded(torch.stack([q_norm.weight, k_norm.weight])))[:, None].expand(x.shape[1:]).flatten()

@@ -1,21 +1,15 @@
-"""The cost of configurations: the paper's token counts, hand-computed small ones, and the real modules' memory."""
+"""The cost of configurations: the paper's token counts, and hand-computed small ones."""
 
 import dataclasses
-import gc
 import json
 
 import pytest
-import torch
 
 from rayramid.models.cost import latent_grid, live_copies, plan_cost
 from rayramid.models.cost_report import report, with_prefix
-from rayramid.models.dit import blocks
-from rayramid.models.dit.config import DiTConfig
-from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
-from rayramid.models.memory import DOUBLE_INSIDE, activation_bytes, cache_bytes
+from rayramid.models.memory import cache_bytes
 from rayramid.models.presets import PRESETS
-from rayramid.models.sequence import Clip, Piece, Prompt, assemble, training_spans
 
 
 @pytest.fixture(scope="module")
@@ -94,68 +88,3 @@ def test_guidance_doubles_and_caching_saves(paper):
 def test_what_can_not_be_made_is_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         plan_cost(*arguments)
-
-
-def kept_bytes(config, side, recompute):
-    """Bytes that stay for the backward pass of one target with two units of history, and the tokens of the sequence."""
-    dit = DiT(config)
-    dit.recompute = recompute
-    (spans,) = training_spans(config, 3, 2, 1)
-    pieces = tuple(
-        Piece(
-            span.kind,
-            span.unit,
-            span.level,
-            torch.randn(16, 1, side >> span.level, side >> span.level),
-            500.0,
-            span.start,
-        )
-        for span in spans
-    )
-    pack = assemble([Clip((Prompt(torch.randn(16, config.text_dim), torch.randn(config.pooled_dim)),), pieces)], config)
-    before = {tensor.untyped_storage().data_ptr() for tensor in live_tensors()}
-    kept = {}
-
-    def keep(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in before:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
-        return tensor
-
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with hooks, torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = sum(velocity.square().mean() for velocity in dit(pack))
-    # What selective recomputation keeps is not among what autograd saves.
-    for tensor in live_tensors():
-        keep(tensor)
-    assert loss.requires_grad
-    return sum(size for size, _ in kept.values()), pack.length
-
-
-def live_tensors():
-    gc.collect()
-    return [found for found in gc.get_objects() if type(found) in (torch.Tensor, torch.nn.Parameter)]
-
-
-@pytest.mark.filterwarnings("ignore:A saved_tensors_hooks context")
-@pytest.mark.parametrize("singles", [0, 2])
-@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
-def test_activation_bytes_agree_with_what_stays_for_the_backward_pass(singles, recompute, monkeypatch):
-    monkeypatch.setattr(blocks, "attention_dtype", lambda exact, values: values.dtype)  # bf16, as on GPUs
-    config = DiTConfig(
-        heads=2,
-        head_dim=64,
-        double_blocks=2,
-        single_blocks=singles,
-        text_dim=16,
-        pooled_dim=16,
-        rope_axes=(16, 24, 24),
-    )
-    (small, few), (large, many) = (kept_bytes(config, side, recompute) for side in (16, 24))
-    tokens = many - few
-    # All blocks share the rotations of a head, which don't grow with the width.
-    expected = activation_bytes(config, tokens, recompute) + 4 * config.head_dim * tokens
-    if recompute != "none":
-        # The block that is whole again comes with the backward pass.
-        expected -= DOUBLE_INSIDE * config.width * tokens
-    assert large - small == pytest.approx(expected, rel=0.03)
