@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from rayramid.models.errors import UserError
 from rayramid.platform.training.muon import Muon
 from rayramid.platform.training.spec import Optimizer, Schedule
 
@@ -44,31 +46,40 @@ def learning_rate(phase: Paced, step: int) -> float:
 
 
 def build_optimizers(model: nn.Module, hidden: Iterable[nn.Module], settings: Optimizer) -> list[torch.optim.Optimizer]:
-    """The optimisers of all parameters; each group's `lr_scale` multiplies the step's learning rate.
+    """The optimisers of all parameters that train; each group's `lr_scale` multiplies the step's learning rate.
 
     Weight decay falls on matrices alone. Under `muon`, the matrices inside `hidden` go to Muon.
     """
-    muon: dict[str, nn.Parameter] = {}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices, rest = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
+    optimizers: list[torch.optim.Optimizer] = []
     if settings.kind == "muon":
         inside = {id(parameter) for module in hidden for parameter in module.parameters()}
-        muon = {
-            name: parameter
-            for name, parameter in model.named_parameters()
-            if parameter.ndim == 2 and id(parameter) in inside
-        }
-    rest = [parameter for name, parameter in model.named_parameters() if name not in muon]
+        group = {"params": [p for p in matrices if id(p) in inside], "lr_scale": settings.muon_learning_rate}
+        optimizers += [Muon([group], weight_decay=settings.weight_decay)] if group["params"] else []
+        matrices = [p for p in matrices if id(p) not in inside]
+    if settings.kind == "adamw8bit":
+        # Imported only where used: it takes seconds.
+        from rayramid.platform.training.adam8bit import AdamW8bit
+
+        group = {"params": matrices, "lr_scale": 1.0}
+        optimizers.append(AdamW8bit([group], betas=settings.betas, weight_decay=settings.weight_decay))
+        matrices = []
     groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay, "lr_scale": 1.0},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "lr_scale": 1.0},
+        {"params": matrices, "weight_decay": settings.weight_decay, "lr_scale": 1.0},
+        {"params": rest, "weight_decay": 0.0, "lr_scale": 1.0},
     ]
-    # foreach keeps the order of operations equal on one and on many processes.
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=settings.betas, foreach=True)
-    ]
-    if muon:
-        group = {"params": list(muon.values()), "lr_scale": settings.muon_learning_rate}
-        optimizers.append(Muon([group], lr=0.0, weight_decay=settings.weight_decay))
+    if matrices or rest:
+        # foreach keeps the order of operations equal on one and on many processes.
+        adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=settings.betas, foreach=True)
+        optimizers.insert(0, adamw)
     return optimizers
+
+
+def check_optimizer(settings: Optimizer) -> None:
+    """Refuses an optimiser that is not installed here, with what to install."""
+    if settings.kind == "adamw8bit" and find_spec("torchao") is None:
+        raise UserError("optimizer.kind adamw8bit: torchao is not installed; pip install 'rayramid[adam8bit]'")
 
 
 def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:

@@ -17,6 +17,7 @@ from rayramid.platform.training.dry_run import DryRun, examine
 from rayramid.platform.training.export import export
 from rayramid.platform.training.late import Late, write_late
 from rayramid.platform.training.metrics import open_metrics, read_metrics
+from rayramid.platform.training.optimizer import check_optimizer
 from rayramid.platform.training.outcome import StoppedError
 from rayramid.platform.training.spec import TrainSpec
 from rayramid.platform.training.start import RUN
@@ -101,6 +102,7 @@ def train(
     from rayramid.platform.training.trainer import fit
 
     check_trackers(spec.metrics)
+    check_optimizer(spec.optimizer)
     storage.check_writable(spec.output)
     spec = settle(spec)
     examine(spec)

@@ -38,7 +38,7 @@ def save(folder, state, step=None, attempt="aa"):
     checkpoints.save(folder, state.tensors(), told)
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("kind", ["adamw", "adamw8bit", "muon"])
 def test_a_loaded_state_goes_on_bit_for_bit(tmp_path, kind):
     undisturbed = fresh(kind)
     advance(undisturbed, 3)
