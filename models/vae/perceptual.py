@@ -4,13 +4,14 @@ The package would download the backbone; it brings the linear layers on top of i
 """
 
 import importlib.util
+import warnings
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from rayramid.models import storage
-from rayramid.models.weights import load_strict, read_weights
+from rayramid.models.weights import check_keys, read_weights, shapes
 
 Backbone = Literal["vgg", "alex"]
 # Beginnings of the names that torchvision gives its weight files.
@@ -55,9 +56,15 @@ class Perceptual(nn.Module):
         file = backbone_file(folder, backbone)
         assert file is not None, "ask `missing` before"
         weights = read_weights(file)
-        # pnet_rand: the package builds the backbone without downloading weights, which follow here.
-        self.lpips = lpips.LPIPS(net=backbone, pnet_rand=True, verbose=False)
-        load_strict(self.lpips.net, {key: weights[_published(key)] for key in self.lpips.net.state_dict()}, file)
+        with warnings.catch_warnings():
+            # It speaks to torchvision in deprecated words.
+            warnings.filterwarnings("ignore", module="torchvision")
+            # pnet_rand: it builds the backbone without downloading weights, which follow here.
+            self.lpips = lpips.LPIPS(net=backbone, pnet_rand=True, verbose=False)
+        keys = {_published(key): key for key in self.lpips.net.state_dict()}
+        found = {name: weight for name, weight in weights.items() if name in keys}
+        check_keys(shapes(found), {name: self.lpips.net.state_dict()[key].shape for name, key in keys.items()}, file)
+        self.lpips.net.load_state_dict({keys[name]: weight for name, weight in found.items()})
         self.requires_grad_(False).eval()
 
     def forward(self, frames_B3THW: Tensor, target_B3THW: Tensor) -> Tensor:

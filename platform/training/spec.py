@@ -372,7 +372,7 @@ class RunSpec(Strict):
         kind: what it trains.
         output: the folder or URL of the run: `checkpoints/`, `metrics.jsonl`, `tensorboard/` and the model.
         seed: of everything that is drawn.
-        precision: `bfloat16` is autocast over float32 weights; `auto` takes it where the hardware has it.
+        precision: `bfloat16` is autocast over float32 weights; `auto` takes it where the hardware is faster in it.
         ema: the decay of the weights' moving average, which is what gets exported.
         checkpoints: when the state is saved.
         validation: the measurement on held-out clips.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pyarrow as pa
 import torch
 from torch import Tensor, UntypedStorage, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -16,7 +17,7 @@ from rayramid.models.vae.past import Whole
 from rayramid.models.vae.posterior import posterior_sample
 from rayramid.platform.training.muon import Muon
 from rayramid.platform.training.precision import Precision
-from rayramid.platform.training.vae.clips import Readable, check, noted_clips, readable
+from rayramid.platform.training.vae.clips import check, noted_clips, readable
 from rayramid.platform.training.vae.model import configure
 from rayramid.platform.training.vae.optimizers import vae_optimizers
 from rayramid.platform.training.vae.perceptual import why_off
@@ -28,34 +29,46 @@ BYTES = 4
 
 
 @dataclass(frozen=True)
-class PhaseReport:
-    """One phase.
+class ClipsReport:
+    """What a phase finds to read.
 
     Attributes:
-        name: of the phase.
         videos: clips to draw from.
         images: images to draw from; 0 where single frames of videos are taken.
         too_short: clips left out for their length.
         too_small: clips and images left out for their size.
         held_out: clips for validation.
-        steps: optimiser steps.
-        frames_per_step: on average, over all workers.
-        epochs: passes over the videos.
-        latent: length, height and width of a clip's latent.
-        activation_bytes: what the backward pass of the VAE needs of one clip (of a worker's stretch of it).
+        epochs: passes over the videos in the whole phase.
     """
 
-    name: str
     videos: int
     images: int
     too_short: int
     too_small: int
     held_out: int
+    epochs: float
+
+
+@dataclass(frozen=True)
+class PhaseReport:
+    """One phase.
+
+    Attributes:
+        name: of the phase.
+        steps: optimiser steps.
+        frames_per_step: on average, over all workers.
+        latent: length, height and width of a clip's latent.
+        activation_bytes: what the backward pass of the VAE needs of the clips that a worker computes at once (of its
+            stretch of them).
+        clips: what there is to read; None where the data is not there yet.
+    """
+
+    name: str
     steps: int
     frames_per_step: float
-    epochs: float
     latent: tuple[int, int, int]
     activation_bytes: int
+    clips: ClipsReport | None
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ class DryRun:
         discriminator_parameters: 0 without one.
         steps: of all phases.
         weight_bytes: of each worker: weights, gradients, optimiser and average.
-        warning: what the user should know, if anything.
+        warnings: what the user should know, and what is missing for the run to start.
         phases: in order.
     """
 
@@ -77,7 +90,7 @@ class DryRun:
     discriminator_parameters: int
     steps: int
     weight_bytes: int
-    warning: str | None
+    warnings: tuple[str, ...]
     phases: tuple[PhaseReport, ...]
 
     def text(self) -> str:
@@ -90,20 +103,28 @@ class DryRun:
             f"weights        {self.weight_bytes / MB:,.0f} MB per worker, with gradients, optimiser and average",
         ]
         for phase in self.phases:
-            images = f"{phase.images:,} images" if phase.images else "single frames as images"
             lines += [
-                f"phase {phase.name}: {phase.videos:,} videos, {images}, {phase.steps:,} steps",
-                f"  left out: {phase.too_short:,} too short, {phase.too_small:,} too small; "
-                f"held out: {phase.held_out:,}",
-                f"  a step reads {phase.frames_per_step:,.1f} frames, the phase {phase.epochs:,.2f} epochs",
-                f"  a clip becomes a latent of {'x'.join(map(str, phase.latent))} (TxHxW), "
-                f"and keeps {phase.activation_bytes / MB:,.0f} MB per worker for the backward pass",
+                f"phase {phase.name}: {phase.steps:,} steps of {phase.frames_per_step:,.1f} frames",
+                f"  a clip becomes a latent of {'x'.join(map(str, phase.latent))} (TxHxW); a worker keeps "
+                f"{phase.activation_bytes / MB:,.0f} MB for the backward pass",
             ]
-        return "\n".join([*lines, *([f"warning: {self.warning}"] if self.warning else [])])
+            if phase.clips is not None:
+                clips = phase.clips
+                images = f"{clips.images:,} images" if clips.images else "single frames as images"
+                lines += [
+                    f"  {clips.videos:,} videos, {images}, held out {clips.held_out:,}; "
+                    f"left out: {clips.too_short:,} too short, {clips.too_small:,} too small",
+                    f"  {clips.epochs:,.2f} epochs",
+                ]
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
-def examine(spec: VAESpec) -> DryRun:
+def examine(spec: VAESpec, *, without_data: bool = False) -> DryRun:
     """Looks at what the spec reads and what it costs.
+
+    Args:
+        spec: the run.
+        without_data: whether roots without clips are a warning only.
 
     Raises:
         UserError: no clips to read, or sizes that don't fit the VAE.
@@ -111,12 +132,19 @@ def examine(spec: VAESpec) -> DryRun:
     config = configure(spec.model)
     adversarial = spec.losses.adversarial
     reports = []
+    off = why_off(spec.losses.perceptual)
+    warnings = [] if off is None else [off]
     for phase in spec.phases:
         _check_sizes(phase, config)
-        clips = noted_clips(spec, phase)
-        found = readable(clips, phase, "train")
-        check(found, phase)
-        reports.append(_report(spec, phase, config, found, len(readable(clips, phase, "val").videos)))
+        try:
+            clips = noted_clips(spec, phase)
+        except UserError as absent:
+            if not without_data:
+                raise
+            warnings.append(f"phase '{phase.name}' can't start: {absent}")
+            reports.append(_report(spec, phase, config, None))
+        else:
+            reports.append(_report(spec, phase, config, _clips_report(clips, phase)))
     with torch.device("meta"):
         vae = CausalVAE(config)
         discriminator = PatchDiscriminator(adversarial.kind, adversarial.channels, adversarial.layers)
@@ -136,7 +164,7 @@ def examine(spec: VAESpec) -> DryRun:
         steps=spec.steps,
         # Weights, gradients, the average; the discriminator has no average.
         weight_bytes=BYTES * (3 * parameters + moments + 4 * discriminator_parameters),
-        warning=why_off(spec.losses.perceptual),
+        warnings=tuple(warnings),
         phases=tuple(reports),
     )
 
@@ -165,23 +193,31 @@ def activation_bytes(config: VAEConfig, frames: int, height: int, width: int, pr
     return sum(storage.nbytes() for name, storage in kept.items() if name not in weights)
 
 
-def _report(spec: VAESpec, phase: Phase, config: VAEConfig, found: Readable, held_out: int) -> PhaseReport:
-    videos_per_step = phase.clips_per_step * (1 - phase.image_share)
+def _clips_report(clips: pa.Table, phase: Phase) -> ClipsReport:
+    found = readable(clips, phase, "train")
+    check(found, phase)
+    visits = phase.steps * phase.clips_per_step * (1 - phase.image_share)
+    return ClipsReport(
+        videos=len(found.videos),
+        images=len(found.images),
+        too_short=found.too_short,
+        too_small=found.too_small,
+        held_out=len(readable(clips, phase, "val").videos),
+        epochs=visits / len(found.videos) if found.videos else 0.0,
+    )
+
+
+def _report(spec: VAESpec, phase: Phase, config: VAEConfig, clips: ClipsReport | None) -> PhaseReport:
     latents = 1 + (phase.frames - 1) // config.temporal_ratio
     stretch = 1 + (-(-latents // phase.time_split) - 1) * config.temporal_ratio
     precision = Precision.choose(spec.precision, torch.device("cuda" if spec.workers.gpus else "cpu"))
     return PhaseReport(
         name=phase.name,
-        videos=len(found.videos),
-        images=len(found.images),
-        too_short=found.too_short,
-        too_small=found.too_small,
-        held_out=held_out,
         steps=phase.steps,
-        frames_per_step=videos_per_step * phase.frames + phase.clips_per_step * phase.image_share,
-        epochs=phase.steps * videos_per_step / len(found.videos) if found.videos else 0.0,
+        frames_per_step=phase.clips_per_step * (phase.image_share + (1 - phase.image_share) * phase.frames),
         latent=(latents, phase.height // config.spatial_ratio, phase.width // config.spatial_ratio),
-        activation_bytes=activation_bytes(config, stretch, phase.height, phase.width, precision),
+        activation_bytes=phase.clips_at_once * activation_bytes(config, stretch, phase.height, phase.width, precision),
+        clips=clips,
     )
 
 

@@ -8,7 +8,6 @@ import torch
 
 from rayramid.models import storage
 from rayramid.models.checkpoint import git_revision
-from rayramid.models.media.errors import DecodeError
 from rayramid.models.vae.io import CONFIG, fingerprint, save_vae
 from rayramid.models.vae.model import CausalVAE
 from rayramid.models.vae.statistics import LatentStatistics
@@ -69,13 +68,11 @@ def measure_latents(spec: VAESpec, vae: CausalVAE, ranks: Ranks) -> LatentStatis
     phase = spec.phases[-1]
     found = readable(noted_clips(spec, phase), phase, "train")
     rows = [*found.videos[: spec.statistics.clips], *found.images[: spec.statistics.clips]]
-    reader = ClipReader(spec.decode)
+    reader = ClipReader(spec.decode, skip=spec.damaged_clips == "skip")
     mine = LatentStatistics()
     for row in rows[ranks.rank :: ranks.world]:
-        try:
-            clip = reader.whole(row, phase, phase.frames if row["kind"] == "video" else 1)
-        except DecodeError as error:
-            log.warning("clip left out of the statistics", extra={"clip": row["clip_id"], "reason": str(error)})
+        clip = reader.whole(row, phase, phase.frames if row["kind"] == "video" else 1)
+        if clip is None:
             continue
         mine += LatentStatistics.of([encode_video(vae, [centre(clip, phase)])])
     reader.close()

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 Frames = NDArray[np.uint8]
 
 STEPS_AHEAD = 2
-# So many broken files in a row are no accident.
-MOST_BROKEN = 10
+# So many damaged files in a row are no accident.
+MOST_DAMAGED = 10
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Share:
         clips: the frames [T, H, W, 3] of each, of the whole clip.
         visits: of the whole step, over all ranks.
         frames: of the whole step.
-        broken: files that gave no frames and were replaced by others.
+        damaged: files without their frames, in whose place others were read.
         waited: seconds that the loop waited for it.
     """
 
@@ -50,43 +50,65 @@ class Share:
     clips: tuple[Frames, ...]
     visits: int
     frames: int
-    broken: int
+    damaged: tuple[str, ...]
     waited: float
 
 
 class ClipReader:
-    """Reads clips in several threads, each with a decoding process of its own."""
+    """Reads clips in several threads, each with a decoding process of its own.
 
-    def __init__(self, decoding: Decoding) -> None:
-        self._decoding = decoding
+    Args:
+        decoding: how many, and how patiently.
+        skip: whether another clip is read in the place of a damaged one.
+    """
+
+    def __init__(self, decoding: Decoding, *, skip: bool) -> None:
+        self._decoding, self._skip = decoding, skip
         self._pool = ThreadPoolExecutor(decoding.readers, thread_name_prefix="clips")
         self._own = threading.local()
+        self._told: set[str] = set()
 
-    def whole(self, row: Row, phase: Phase, frames: int) -> Frames:
-        """The first `frames` frames of a clip, scaled for the phase and not cropped. Raises DecodeError."""
-        height, width = scaled(row, phase)
-        return self._read(row, phase, frames, height, width)
-
-    def crop(self, visit: Visit, found: Readable, phase: Phase) -> tuple[Frames, int]:
-        """The visit's frames, and how many broken files were met before; place, flip and start follow from its key.
+    def whole(self, row: Row, phase: Phase, frames: int) -> Frames | None:
+        """The first `frames` frames of a clip, scaled for the phase and not cropped; None if damaged ones are skipped.
 
         Raises:
-            UserError: file after file is broken; names one.
+            UserError: the file is damaged, and that ends the run.
+        """
+        height, width = scaled(row, phase)
+        try:
+            return self._read(row, phase, frames, height, width)
+        except DecodeError as error:
+            self._damaged(row, error)
+            return None
+
+    def crop(self, visit: Visit, found: Readable, phase: Phase) -> tuple[Frames, tuple[str, ...]]:
+        """The visit's frames, and the damaged files met before; place, flip and start follow from its key.
+
+        Raises:
+            UserError: a file is damaged, and that ends the run; or file after file is.
         """
         rows = found.videos if visit.kind == "video" else found.stills
-        for broken in range(MOST_BROKEN):
-            # A broken file is replaced by another: the same one whenever it is met.
-            row = rows[visit.row if not broken else draw_below(len(rows), "instead", visit.key, broken)]
+        damaged: list[str] = []
+        while len(damaged) < MOST_DAMAGED:
+            # A damaged file is replaced by another: the same one whenever it is met.
+            row = rows[draw_below(len(rows), "instead", visit.key, len(damaged)) if damaged else visit.row]
             try:
-                return self._crop(row, visit, phase), broken
+                return self._crop(row, visit, phase), tuple(damaged)
             except DecodeError as error:
-                log.warning("clip left out", extra={"clip": row["clip_id"], "reason": str(error)})
-                last = error
-        raise UserError(f"phase '{phase.name}': {MOST_BROKEN} broken files in a row; the last is {last}")
+                self._damaged(row, error)
+                damaged.append(row["uri"])
+        raise UserError(f"phase '{phase.name}': {MOST_DAMAGED} damaged files in a row, as {damaged[0]}")
 
-    def submit(self, visit: Visit, found: Readable, phase: Phase) -> Future[tuple[Frames, int]]:
+    def submit(self, visit: Visit, found: Readable, phase: Phase) -> Future[tuple[Frames, tuple[str, ...]]]:
         """`crop`, in one of the threads."""
         return self._pool.submit(self.crop, visit, found, phase)
+
+    def _damaged(self, row: Row, error: DecodeError) -> None:
+        if not self._skip:
+            raise UserError(f"{error}; mend or remove the file, or set damaged_clips to skip")
+        if row["uri"] not in self._told:
+            log.warning("clips left out: %s", error)
+            self._told.add(row["uri"])
 
     def close(self) -> None:
         """Ends the threads; their decoding processes end with them."""
@@ -118,7 +140,7 @@ def feed(
     reader: ClipReader, found: Readable, phase: Phase, seed: int, *, first: int, world: int, rank: int
 ) -> Iterator[Share]:
     """The rank's shares of the phase's steps from `first` on; reads ahead."""
-    ahead: deque[tuple[Sequence[Visit], list[Part], list[Future[tuple[Frames, int]]]]] = deque()
+    ahead: deque[tuple[Sequence[Visit], list[Part], list[Future[tuple[Frames, tuple[str, ...]]]]]] = deque()
     planned = phase_seed(seed, phase)
     for step in range(first, phase.steps):
         while len(ahead) <= min(STEPS_AHEAD, phase.steps - step - 1):
@@ -133,6 +155,6 @@ def feed(
             clips=tuple(frames for frames, _ in read),
             visits=len(due),
             frames=sum(phase.frames if visit.kind == "video" else 1 for visit in due),
-            broken=sum(broken for _, broken in read),
+            damaged=tuple(file for _, damaged in read for file in damaged),
             waited=time.perf_counter() - began,
         )

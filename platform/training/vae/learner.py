@@ -1,15 +1,12 @@
 """What learns: the VAE and its discriminator with their optimisers and the average, and one step of them.
 
 Weights are replicated; a step's loss is the mean over its clips, wherever they are computed, and gradients are summed.
-Shapes: T frames, H height, W width.
+Shapes: B clips, T frames.
 """
 
 import logging
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
-from math import prod
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
@@ -18,10 +15,8 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from rayramid.models.errors import UserError
 from rayramid.models.precision import widen
-from rayramid.models.vae.context_parallel import Neighbour, share
 from rayramid.models.vae.discriminator import PatchDiscriminator
 from rayramid.models.vae.losses import adaptive_weight, deceiving_loss, hinge_loss, reconstruction_error
-from rayramid.models.vae.past import Past, Whole
 from rayramid.models.vae.perceptual import Perceptual
 from rayramid.models.vae.posterior import posterior_kl, posterior_sample
 from rayramid.platform.training.ema import EMA
@@ -29,36 +24,15 @@ from rayramid.platform.training.optimizer import clip_gradients, learning_rate, 
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.precision import Precision
 from rayramid.platform.training.state import TrainState
-from rayramid.platform.training.vae.feed import Frames, Share
+from rayramid.platform.training.vae.batch import Batch, batch_of, batches, neighbours
+from rayramid.platform.training.vae.feed import Share
 from rayramid.platform.training.vae.model import build
 from rayramid.platform.training.vae.optimizers import discriminator_optimizer, vae_optimizers
 from rayramid.platform.training.vae.perceptual import perceptual_of
-from rayramid.platform.training.vae.plan import Part
 from rayramid.platform.training.vae.spec import Phase, VAESpec
 from rayramid.platform.training.vae.tally import Tally
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A rank's part of a clip as the VAE takes it.
-
-    Attributes:
-        frames: [1, 3, T, H, W] in [-1, 1], this rank's.
-        noise: of the posterior sample, for this rank's latents.
-        values: of the whole clip's latents.
-        share: this rank's frames by all frames of the clip.
-        past: where the convolutions of one pass find the frames before.
-        group: the ranks that share the clip; None for one alone.
-    """
-
-    frames: Tensor
-    noise: Tensor
-    values: int
-    share: float
-    past: Callable[[], Past]
-    group: dist.ProcessGroup | None
 
 
 class Learner:
@@ -90,7 +64,7 @@ class Learner:
         self.perceptual: Perceptual | None = perceptual_of(spec.losses.perceptual)
         if self.perceptual is not None:
             self.perceptual.to(ranks.device, self.precision.weights)
-        self._groups: dict[int, dist.ProcessGroup] = {}
+        self._groups = {phase.time_split: neighbours(phase.time_split, ranks) for phase in spec.phases}
 
     @property
     def adversarial(self) -> bool:
@@ -104,8 +78,10 @@ class Learner:
             UserError: more such steps than the spec bears.
         """
         adversarial = self.adversarial
-        for part, clip in zip(work.parts, work.clips, strict=True):
-            self._learn(self._stretch(part, clip), 1 / work.visits, adversarial, tally)
+        for together in batches(work, phase.clips_at_once):
+            group = self._groups[phase.time_split]
+            batch = batch_of(together, self.vae.config, self.precision.weights, self.ranks.device, group)
+            self._learn(batch, 1 / work.visits, adversarial, tally)
         tally.steps += 1
         norms = [self._clipped(self.vae)]
         if adversarial:
@@ -130,89 +106,67 @@ class Learner:
             )
         return norms[0]
 
-    def _learn(self, stretch: Stretch, weight: float, adversarial: bool, tally: Tally) -> None:
-        """The gradients of one clip, `weight` times; the discriminator's on what the VAE made of it."""
-        losses, frames = self.spec.losses, stretch.frames
+    def _learn(self, batch: Batch, weight: float, adversarial: bool, tally: Tally) -> None:
+        """The gradients of some clips, each `weight` times; the discriminator's on what the VAE made of them."""
+        losses, target = self.spec.losses, batch.frames
         with self.precision.autocast(self.ranks.device):
-            moments = self.vae.encode_chunk(frames, stretch.past())
-            decoded = self.vae.decode_chunk(posterior_sample(widen(moments), stretch.noise), stretch.past())
-        moments, decoded = widen(moments), widen(decoded)
+            moments = self.vae.encode_chunk(target, batch.past())
+            decoded = self.vae.decode_chunk(posterior_sample(widen(moments), batch.noise), batch.past())
+        decoded = widen(decoded)
+        # The terms see the frames without their history: their gradients meet here, and go back through the VAE once.
+        frames = decoded.detach().requires_grad_()
         terms = {
-            "reconstruction": reconstruction_error(decoded, frames, losses.reconstruction.kind) * stretch.share,
-            "kl": posterior_kl(moments).sum() / stretch.values,
+            "reconstruction": reconstruction_error(frames, target, losses.reconstruction.kind) * batch.share,
+            "kl": posterior_kl(widen(moments)) / batch.values,
         }
         faithful = losses.reconstruction.weight * terms["reconstruction"]
         if self.perceptual is not None:
             with self.precision.autocast(self.ranks.device):
-                distances = self.perceptual(decoded, frames)
-            terms["perceptual"] = widen(distances).mean() * stretch.share
+                distances_BT = self.perceptual(frames, target)
+            terms["perceptual"] = widen(distances_BT).mean(1) * batch.share
             faithful = faithful + losses.perceptual.weight * terms["perceptual"]
-        total = faithful + losses.kl * terms["kl"]
-        if adversarial:
-            assert self.discriminator is not None
-            self.discriminator.requires_grad_(False)
-            with self.precision.autocast(self.ranks.device):
-                logits = self.discriminator(decoded, stretch.past())
-            self.discriminator.requires_grad_(True)
-            terms["adversarial"] = deceiving_loss(widen(logits)) * stretch.share
-            adaptive = self._adaptive_weight(faithful, terms["adversarial"], stretch.group)
-            total = total + losses.adversarial.weight * adaptive * terms["adversarial"]
-            tally.add("adaptive_weight", adaptive * stretch.share, weight)
-        (total * weight).backward()
+        (gradient,) = torch.autograd.grad(faithful.sum(), frames)
+        total = faithful.detach() + losses.kl * terms["kl"].detach()
         if adversarial:
             assert self.discriminator is not None
             with self.precision.autocast(self.ranks.device):
-                real = self.discriminator(frames, stretch.past())
-                fake = self.discriminator(decoded.detach(), stretch.past())
-            terms["discriminator"] = hinge_loss(widen(real), widen(fake)) * stretch.share
-            (terms["discriminator"] * weight).backward()
+                logits = self.discriminator(frames, batch.past())
+            terms["adversarial"] = deceiving_loss(widen(logits)) * batch.share
+            (deceiving,) = torch.autograd.grad(terms["adversarial"].sum(), frames)
+            adaptive = losses.adversarial.weight * self._adaptive_weight(decoded, gradient, deceiving, batch.group)
+            gradient = gradient + adaptive.view(-1, 1, 1, 1, 1) * deceiving
+            total = total + adaptive * terms["adversarial"].detach()
+            terms["adaptive_weight"] = adaptive * batch.share
+        torch.autograd.backward(
+            [decoded, terms["kl"].sum()], [gradient * weight, terms["kl"].new_tensor(losses.kl * weight)]
+        )
+        if adversarial:
+            assert self.discriminator is not None
+            with self.precision.autocast(self.ranks.device):
+                real = self.discriminator(target, batch.past())
+                fake = self.discriminator(decoded.detach(), batch.past())
+            terms["discriminator"] = hinge_loss(widen(real), widen(fake)) * batch.share
+            (terms["discriminator"].sum() * weight).backward()
         tally.add("loss", total, weight)
         for name, term in terms.items():
             tally.add(name, term, weight)
 
-    def _adaptive_weight(self, faithful: Tensor, deceiving: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    def _adaptive_weight(
+        self, decoded: Tensor, faithful: Tensor, deceiving: Tensor, group: dist.ProcessGroup | None
+    ) -> Tensor:
+        """The weight of each clip, [B], from two terms' gradients by the decoded frames. A collective of `group`."""
         last = self.vae.decoder.out.weight
-        gradients = [torch.autograd.grad(term, last, retain_graph=True)[0] for term in (faithful, deceiving)]
-        if group is not None:
-            for gradient in gradients:
-                dist.all_reduce(gradient, group=group)
-        return adaptive_weight(*gradients)
-
-    def _stretch(self, part: Part, clip_THWC: Frames) -> Stretch:
-        config = self.vae.config
-        frames, height, width = clip_THWC.shape[:3]
-        latents = 1 + (frames - 1) // config.temporal_ratio
-        start, stop = share(latents, part.part, part.parts) if part.parts > 1 else (0, latents)
-        first, last = (1 + (latent - 1) * config.temporal_ratio if latent else 0 for latent in (start, stop))
-        device, dtype = self.ranks.device, self.precision.weights
-        mine = torch.from_numpy(clip_THWC[first:last].copy()).permute(3, 0, 1, 2)[None].to(device)
-        # Drawn for the whole clip: every rank takes its own part of the same noise.
-        shape = (config.latent_channels, latents, height // config.spatial_ratio, width // config.spatial_ratio)
-        generator = torch.Generator().manual_seed(part.visit.key)
-        noise = torch.randn((1, *shape), generator=generator, dtype=dtype)
-        group = self._group(part.parts) if part.parts > 1 else None
-        return Stretch(
-            frames=mine.to(dtype) / 127.5 - 1,
-            noise=noise[:, :, start:stop].to(device),
-            values=prod(shape),
-            share=(last - first) / frames,
-            past=Whole if group is None else partial(Neighbour, group),
-            group=group,
-        )
-
-    def _group(self, parts: int) -> dist.ProcessGroup:
-        """The neighbouring ranks that share a clip with this one."""
-        if parts not in self._groups:
-            mine: dist.ProcessGroup | None = None
-            for first in range(0, self.ranks.world - parts + 1, parts):
-                # Every rank takes part in the making of every group.
-                group = dist.new_group(list(range(first, first + parts)))
-                if first <= self.ranks.rank < first + parts:
-                    assert isinstance(group, dist.ProcessGroup)
-                    mine = group
-            assert mine is not None
-            self._groups[parts] = mine
-        return self._groups[parts]
+        by_clip = []
+        for gradient in (faithful, deceiving):
+            found = []
+            for i in range(len(gradient)):
+                alone = torch.zeros_like(gradient)
+                alone[i] = gradient[i]
+                found.append(torch.autograd.grad(decoded, last, alone, retain_graph=True)[0])
+            by_clip.append(torch.stack(found))
+            if group is not None:
+                dist.all_reduce(by_clip[-1], group=group)
+        return adaptive_weight(*by_clip)
 
     def _clipped(self, module: nn.Module) -> float:
         """Sums a module's gradients over the ranks and clips them; returns their norm before."""

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rayramid.models.media.errors import DecodeError
 from rayramid.platform.training.course import Course, Report, Wish
 from rayramid.platform.training.late import Beside, NothingBeside
 from rayramid.platform.training.optimizer import learning_rate
@@ -28,7 +27,7 @@ class Run(Course[Work]):
         self.spec = spec
         self.learner = Learner(spec, ranks)
         super().__init__(spec, ranks, self.learner.state)
-        self.reader = ClipReader(spec.decode)
+        self.reader = ClipReader(spec.decode, skip=spec.damaged_clips == "skip")
         self.tally = Tally()
         self._times: list[tuple[Share, float, float]] = []
 
@@ -59,21 +58,20 @@ class Run(Course[Work]):
         self._times = []
         waited = sum(share.waited for share in shares)
         seconds = sum(times) + waited
-        broken, longest_wait = (
-            fold(self.ranks.gather(part))
-            for fold, part in ((sum, sum(share.broken for share in shares)), (max, waited))
-        )
+        gathered = self.ranks.gather((waited, [file for share in shares for file in share.damaged]))
+        damaged = [file for _, files in gathered for file in files]
         terms = self.tally.gather(self.ranks)
         return {
             "phase": phase.name,
             "loss": terms.pop("loss"),
             "learning_rate": learning_rate(phase, local),
             "skipped": self.state.skipped,
-            "broken_clips": broken,
+            "damaged": len(damaged),
+            "damaged_files": sorted(set(damaged)),
             "gradient_norm": sum(norms) / len(norms),
             "frames_per_second": sum(share.frames for share in shares) / seconds,
             "seconds_per_step": seconds / len(shares),
-            "wait_share": longest_wait / seconds,
+            "wait_share": max(wait for wait, _ in gathered) / seconds,
             "terms": terms,
         }
 
@@ -89,11 +87,9 @@ class Run(Course[Work]):
 
         def clips() -> Iterator[Frames]:
             for i in mine:
-                try:
-                    yield centre(self.reader.whole(chosen.clips[i], phase, chosen.frames[i]), phase)
-                except DecodeError:
-                    # Broken files have their line when training meets them; here they are only missing.
-                    continue
+                clip = self.reader.whole(chosen.clips[i], phase, chosen.frames[i])
+                if clip is not None:
+                    yield centre(clip, phase)
 
         with self.state.ema.applied(), learner.precision.autocast(self.ranks.device):
             measures = examine(learner.vae, learner.perceptual, clips())

@@ -1,6 +1,5 @@
 """The VAE of a run, from what the spec says."""
 
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -8,7 +7,6 @@ import torch
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
-from rayramid.models.media.errors import DecodeError
 from rayramid.models.vae.config import VAEConfig, preset
 from rayramid.models.vae.io import CONFIG, load_vae, read_config, save_vae
 from rayramid.models.vae.model import CausalVAE
@@ -18,8 +16,6 @@ from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.vae.clips import noted_clips, readable
 from rayramid.platform.training.vae.feed import ClipReader, Frames
 from rayramid.platform.training.vae.spec import Architecture, VAESpec
-
-log = logging.getLogger(__name__)
 
 # The linear codec is fitted in memory, and to more clips it hardly changes.
 PCA_CLIPS = 200
@@ -63,13 +59,11 @@ def _beginnings(spec: VAESpec) -> Iterator[Frames]:
     """The beginnings of some clips of the first phase, not cropped."""
     phase = spec.phases[0]
     videos = readable(noted_clips(spec, phase), phase, "train").videos
-    reader = ClipReader(spec.decode)
+    reader = ClipReader(spec.decode, skip=spec.damaged_clips == "skip")
     held = 0
     for row in permutation(len(videos), "pca", spec.seed)[:PCA_CLIPS]:
-        try:
-            frames = reader.whole(videos[row], phase, phase.frames)
-        except DecodeError as error:
-            log.warning("clip left out of the fit", extra={"clip": videos[row]["clip_id"], "reason": str(error)})
+        frames = reader.whole(videos[row], phase, phase.frames)
+        if frames is None:
             continue
         held += frames.nbytes
         if held > PCA_BYTES:

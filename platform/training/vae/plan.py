@@ -78,13 +78,18 @@ def deal(visits: Sequence[Visit], frames: int, world: int, rank: int, time_split
     load = [0.0] * world
     mine = []
     for visit in visits:
-        parts = min(time_split, world) if visit.kind == "video" else 1
+        parts = sharers(time_split, world) if visit.kind == "video" else 1
         first = min(range(0, world - parts + 1, parts), key=lambda r: load[r])
         for member in range(first, first + parts):
             load[member] += (frames if visit.kind == "video" else 1) / parts
         if first <= rank < first + parts:
             mine.append(Part(visit, rank - first, parts))
     return mine
+
+
+def sharers(time_split: int, world: int) -> int:
+    """How many ranks share a video's time."""
+    return min(time_split, world)
 
 
 def _images_until(phase: Phase, step: int) -> int:

@@ -110,8 +110,8 @@ def train(
 
 
 def dry_run(spec: VAESpec) -> DryRun:
-    """What `spec` would do, refused as `train` would refuse it; starts nothing and writes nothing."""
-    return examine(spec)
+    """What `spec` would do, refused as `train` would refuse it, but for data that is not there yet; writes nothing."""
+    return examine(spec, without_data=True)
 
 
 def settle(spec: VAESpec) -> None:
@@ -135,6 +135,7 @@ def settle(spec: VAESpec) -> None:
 
 
 def _numbers(fields: dict[str, Any]) -> dict[str, Any]:
-    """What decides the numbers of a run: not how a clip is shared over workers, nor how files are read."""
-    phases = [{key: value for key, value in phase.items() if key != "time_split"} for phase in fields["phases"]]
+    """What decides the numbers of a run: not how clips are shared over workers, nor how files are read."""
+    shared = {"time_split", "clips_at_once"}
+    phases = [{key: value for key, value in phase.items() if key not in shared} for phase in fields["phases"]]
     return {key: value for key, value in fields.items() if key not in {"decode", "statistics"}} | {"phases": phases}

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from rayramid.models import storage
 from rayramid.models.vae.perceptual import Backbone
 from rayramid.pipelines.spec import Keep
 from rayramid.platform.training.spec import (
@@ -107,6 +108,7 @@ class Phase(Strict):
         frames: frames of a training clip, 1 + 8n; at least 17, or every eighth frame of longer videos suffers.
         fps: frames per second; None takes every frame of the file.
         clips_per_step: clips and images in one optimiser step, over all workers.
+        clips_at_once: how many of its clips a worker computes together, as memory allows; changes no result.
         image_share: the share of them that are images; single frames of videos where the data has no images.
         time_split: so many workers share a clip, each with its own stretch of time; all, where there are fewer.
     """
@@ -122,6 +124,7 @@ class Phase(Strict):
     frames: Positive = 17
     fps: Rate | None = 24.0
     clips_per_step: Positive = 8
+    clips_at_once: Positive = 1
     image_share: Share = 0.1
     time_split: Positive = 1
 
@@ -255,6 +258,8 @@ class VAESpec(RunSpec):
         model: what is trained.
         phases: the curriculum.
         losses: what it is trained for.
+        damaged_clips: what a file without its frames does: `stop` names it and ends the run; `skip` reads another clip
+            in its place, and names and counts such files in the metrics.
         optimizer: how gradients become updates; `muon` takes the kernels of all hidden convolutions.
         validation: the measurement on held-out clips.
         statistics: the measurement of the latents at the end.
@@ -265,6 +270,7 @@ class VAESpec(RunSpec):
     model: Architecture
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
     losses: Losses = Losses()
+    damaged_clips: Literal["stop", "skip"] = "stop"
     optimizer: Optimizer = Optimizer()
     validation: Held = Held()
     statistics: Statistics = Statistics()
@@ -274,6 +280,11 @@ class VAESpec(RunSpec):
     def steps(self) -> int:
         """Optimiser steps of all phases."""
         return sum(phase.steps for phase in self.phases)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where everything of the run is, by what it is."""
+        return {"VAE": storage.join(self.output, "vae"), **super().places}
 
     @model_validator(mode="after")
     def _names_differ(self) -> "VAESpec":

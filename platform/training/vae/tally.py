@@ -19,9 +19,9 @@ class Tally:
         self.steps = 0
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
 
-    def add(self, name: str, value: Tensor, weight: float) -> None:
-        """Adds one clip's part of a term."""
-        self._terms[name].append(value.detach() * weight)
+    def add(self, name: str, values_B: Tensor, weight: float) -> None:
+        """Adds this rank's part of a term of some clips, each `weight` times."""
+        self._terms[name].append(values_B.detach().sum() * weight)
 
     def gather(self, ranks: Ranks) -> dict[str, float]:
         """The mean of every term over the steps since the last call, over all ranks. A collective. Starts anew."""

@@ -76,7 +76,7 @@ def test_a_killed_run_goes_on_bit_for_bit_and_exports(vae_spec, tmp_path):
     assert all(torch.equal(weight, expected[f"ema.{name}"]) for name, weight in exported_weights.items())
 
 
-@pytest.mark.parametrize("kind", ["frame", "video"])
+@pytest.mark.parametrize("kind", [pytest.param("frame", marks=pytest.mark.slow), "video"])
 def test_two_ranks_that_share_clips_and_their_time_compute_what_one_does(vae_spec, tmp_path, kind):
     # The first phase has whole clips on each rank, the second one clip's time over both; images go to either.
     first = vae_spec().model_dump()["phases"][0] | {"steps": 2, "clips_per_step": 3}
@@ -106,6 +106,20 @@ def test_two_ranks_that_share_clips_and_their_time_compute_what_one_does(vae_spe
     assert load_vae(exported(two)).config.video_shift == pytest.approx(load_vae(exported(one)).config.video_shift)
 
 
+def test_how_many_clips_are_computed_at_once_changes_nothing(vae_spec, tmp_path):
+    found = []
+    for at_once in (1, 3):
+        phase = {"clips_per_step": 4, "clips_at_once": at_once, "steps": 3}
+        fields = {"precision": "float64", "losses": LOSSES, "checkpoints": {"every": 9}, "validation": {"every": 9}}
+        here = Run(settled(vae_spec(phase=phase, output=str(tmp_path / str(at_once)), **fields)), ALONE)
+        for work in here.work(0):
+            here.advance(work)
+        found.append(here.told(work)["terms"])
+        here.reader.close()
+    assert found[0]["adaptive_weight"] > 0
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+
+
 def test_the_discriminator_begins_at_its_step(vae_spec):
     here = Run(settled(vae_spec(losses=LOSSES | {"adversarial": ADVERSARIAL | {"start": 2}})), ALONE)
     before = {name: weight.clone() for name, weight in here.learner.discriminator.state_dict().items()}
@@ -125,7 +139,7 @@ def test_the_exported_statistics_are_those_of_the_training_clips_latents(vae_spe
     vae = load_vae(exported(spec))
     phase = spec.phases[0]
     found = readable(noted_clips(spec, phase), phase, "train")
-    reader = ClipReader(spec.decode)
+    reader = ClipReader(spec.decode, skip=False)
     latents = [encode_video(vae, [centre(reader.whole(row, phase, 17), phase)]) for row in found.videos[:5]]
     stills = [encode_video(vae, [centre(reader.whole(row, phase, 1), phase)]) for row in found.images[:5]]
     reader.close()
