@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ class Run(Course[Work]):
         )
         self.tally, self.meter = Tally(), Meter(ranks, spec.metrics.peak_tflops)
         self.damaged: list[Damage] = []
+        self.visits: list[tuple[int, int, int]] = []
 
     def work(self, first: int) -> Iterator[Work]:
         """As `shares`."""
@@ -54,6 +56,8 @@ class Run(Course[Work]):
         norm = self.learner.step(phase, local, share, self.tally)
         self.meter.add(share, norm, time.perf_counter() - began)
         self.damaged += share.damaged
+        read = (clip for clips, weight in zip(share.bins, share.weights, strict=True) if weight for clip in clips)
+        self.visits += ((clip.key, clip.first_unit, clip.units) for clip in read)
 
     def told(self, work: Work) -> dict[str, Any]:
         """Losses and speed since the last line."""
@@ -66,6 +70,7 @@ class Run(Course[Work]):
             "skipped": self.state.skipped,
             **self.meter.gather(),
             **self.left_out(),
+            "visits": self.visited(),
             **self.learner.noise.take(),
             "stages": losses.table,
             "noise_bins": losses.noise,
@@ -89,6 +94,12 @@ class Run(Course[Work]):
         damaged = self.mesh.gather(self.damaged)
         self.damaged = []
         return {"damaged": len(damaged), "damaged_files": sorted({each.file for each in damaged})}
+
+    def visited(self) -> str:
+        """A fingerprint of all that was read since the last line, with its noise: the same for any number of ranks."""
+        read = sorted(self.mesh.gather(self.visits))
+        self.visits = []
+        return blake2b(repr(read).encode(), digest_size=8).hexdigest()
 
     def shares(self, first: int) -> Iterator[Work]:
         """Phase, step within it, and this rank's share, for every step of the run from `first` on."""

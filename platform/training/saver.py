@@ -107,7 +107,7 @@ class Saver:
                 self._remove(lambda: checkpoints.discard(self._folder, checkpoint.data))
             raise
         if self._ranks.is_first:
-            log.info("checkpoint written", extra={"step": checkpoint.step})
+            log.info("checkpoint of step %d written", checkpoint.step)
             self._on_committed(checkpoint.step)
             keep_last, keep_every = self._settings.keep_last, self._settings.keep_every
             self._remove(lambda: checkpoints.prune(self._folder, keep_last, keep_every))

@@ -17,6 +17,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayramid.models.errors import UserError
 from rayramid.platform.spec import spec_model
@@ -63,10 +64,12 @@ def fit(
         RunFailedError: workers died more often than `workers.restarts`.
     """
     _warn_if_short(spec)
-    address = ray.get_runtime_context().gcs_address
-    board = ray.remote(num_cpus=0)(Board).remote()
-    environment = {"env_vars": {"RAY_ADDRESS": address, **_ALLOCATOR}}
-    task = ray.remote(num_cpus=0, max_retries=0, runtime_env=environment)(_train).remote(
+    here = ray.get_runtime_context()
+    # On the node of this process, whose end is the run's anyway; any other node may go.
+    beside = NodeAffinitySchedulingStrategy(here.get_node_id(), soft=False)
+    board = ray.remote(num_cpus=0, scheduling_strategy=beside)(Board).remote()
+    environment = {"env_vars": {"RAY_ADDRESS": here.gcs_address, **_ALLOCATOR}}
+    task = ray.remote(num_cpus=0, max_retries=0, runtime_env=environment, scheduling_strategy=beside)(_train).remote(
         spec.model_dump(mode="json"), board
     )
     room = Room(spec.workers)
@@ -166,7 +169,8 @@ def _fit(spec: RunSpec, board: Any) -> bool:
 def _worker(config: dict[str, Any]) -> bool:
     """One rank."""
     spec, board = _spec(config["spec"]), config["board"]
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("rayramid").setLevel(logging.INFO)
     # True of a view that is changed in place, which no block's output is.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     if not spec.workers.gpus:
