@@ -41,7 +41,7 @@ def _stages(plan: Plan) -> str:
     ]
     for row in plan.training:
         rows.append([f"per target, shared, {_units(row)}", *(f"{tokens:,.0f}" for tokens in row.stage_tokens)])
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _training(plan: Plan) -> str:
@@ -67,7 +67,7 @@ def _training(plan: Plan) -> str:
         for row in plan.training
     ]
     sizes = ", ".join(f"{with_prefix(size, 'B')} recompute {how}" for how, size in plan.activation_bytes.items())
-    return f"{_table(header, rows)}\nActivations of the longest sequence of one unit: {sizes}"
+    return f"{table(header, rows)}\nActivations of the longest sequence of one unit: {sizes}"
 
 
 def _sampling(sampling: Sampling) -> str:
@@ -78,7 +78,7 @@ def _sampling(sampling: Sampling) -> str:
         ["full-sequence diffusion", with_prefix(sampling.full_sequence_flops, "")],
     ]
     return (
-        f"{_table([f'Sampling, {guidance} guidance', 'FLOP a video'], rows)}\n"
+        f"{table([f'Sampling, {guidance} guidance', 'FLOP a video'], rows)}\n"
         f"Steps by stage: {sampling.steps[0]} for the first unit, {sampling.steps[1]} for later ones\n"
         f"K/V cache: {sampling.cached_tokens:,} tokens, {with_prefix(sampling.cache_bytes, 'B')}; without eviction "
         f"{with_prefix(sampling.cache_bytes_without_eviction, 'B')}"
@@ -91,14 +91,14 @@ def _memory(fits: Sequence[Fit]) -> str:
         [fit.use, str(fit.gpus), with_prefix(fit.bytes, "B"), *("yes" if good else "no" for good in fit.fits.values())]
         for fit in fits
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _units(row: Training) -> str:
     return f"{row.units_per_clip} unit{'s' if row.units_per_clip > 1 else ''} per clip"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The first column to the left, the others to the right, below their headers."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []

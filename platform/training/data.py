@@ -11,6 +11,7 @@ from rayramid.models.errors import UserError
 from rayramid.pipelines import manifest
 from rayramid.pipelines.dataset import LatentDataset
 from rayramid.platform.training.index import ClipTable, Index, Measure
+from rayramid.platform.training.outline import OutlinedDataset, is_missing
 from rayramid.platform.training.spec import Phase, Root, TrainSpec
 
 
@@ -27,6 +28,11 @@ class Datasets:
     def all(self) -> Iterable[LatentDataset]:
         """All of them, in the order of the spec."""
         return self.by_root.values()
+
+    @property
+    def outlined(self) -> tuple[str, ...]:
+        """The roots of those that are not there yet."""
+        return tuple(root for (root, _), dataset in self.by_root.items() if isinstance(dataset, OutlinedDataset))
 
     @property
     def first(self) -> LatentDataset:
@@ -49,12 +55,13 @@ class Origin:
     text: str
 
 
-def open_datasets(spec: TrainSpec, model: Origin | None = None) -> Datasets:
+def open_datasets(spec: TrainSpec, model: Origin | None = None, *, outlines: bool = False) -> Datasets:
     """Opens what the spec reads.
 
     Args:
         spec: the run.
         model: that the run starts from, if it starts from one.
+        outlines: whether a dataset that is missing may be an outline.
 
     Raises:
         UserError: a dataset is missing, or its latents come from another VAE or its texts from other encoders than the
@@ -65,6 +72,9 @@ def open_datasets(spec: TrainSpec, model: Origin | None = None) -> Datasets:
     for root in (root for phase in spec.phases for root in phase.data):
         if (root.root, root.version) in opened:
             continue
+        if outlines and root.outline is not None and is_missing(root):
+            opened[root.root, root.version] = OutlinedDataset(root.root, root.outline)
+            continue
         dataset = LatentDataset.open(root.root, root.version)
         own = Origin(root.root, dataset.vae_fingerprint, dataset.text_fingerprint)
         for other in known:
@@ -74,17 +84,20 @@ def open_datasets(spec: TrainSpec, model: Origin | None = None) -> Datasets:
                         f"{own.name} was made with the {part} {found}, {other.name} with {expected}; "
                         f"encode both with the same {part}"
                     )
-        known = known or [own]
+        known = known if len(known) > (model is not None) else [*known, own]
         opened[root.root, root.version] = dataset
     return Datasets(opened)
 
 
-def pin_versions(spec: TrainSpec, versions: Mapping[str, int]) -> TrainSpec:
-    """The spec with every open version replaced by the one in `versions`, or else by the newest there is."""
+def pin_versions(spec: TrainSpec, versions: Mapping[str, int], *, outlines: bool = False) -> TrainSpec:
+    """The spec with every open version replaced by the one in `versions`, or else by the newest there is.
+
+    With `outlines`, a dataset that is missing and has one stays open.
+    """
     newest: dict[str, int] = dict(versions)
 
     def pinned(root: Root) -> Root:
-        if root.version is not None:
+        if root.version is not None or (outlines and is_missing(root)):
             return root
         if root.root not in newest:
             newest[root.root] = manifest.read(root.root)["version"]
@@ -127,6 +140,7 @@ def _tables(
                     table=dataset.index.select(columns).take(rows),
                     rows=rows,
                     weight=root.weight,
+                    scale=dataset.scale if isinstance(dataset, OutlinedDataset) else 1.0,
                     empty_caption=(dataset.empty_caption_id, _empty_length(dataset)),
                     frames_per_unit=frames_per_unit,
                     measure=measure,

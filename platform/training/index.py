@@ -60,6 +60,7 @@ class ClipTable:
         table: columns latent_id, t, h, w, caption_ids, text_lens, one row per clip.
         rows: their rows in the dataset's index.
         weight: visits per epoch.
+        scale: how many clips a row stands for; more than one where a dry run counts with an outline.
         empty_caption: identity and number of text tokens of the empty prompt.
         frames_per_unit: latents per unit after the first; None when a clip is one unit.
         measure: the size of a visit.
@@ -73,9 +74,20 @@ class ClipTable:
     empty_caption: tuple[str, int]
     frames_per_unit: int | None
     measure: Measure
+    scale: float = 1.0
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def clips(self) -> int:
+        """How many there are."""
+        return round(len(self) * self.scale)
+
+    @property
+    def visits(self) -> float:
+        """Of all clips in one epoch."""
+        return len(self) * self.scale * self.weight
 
     @cached_property
     def _sizes(self) -> tuple[np.ndarray, ...]:
@@ -99,9 +111,15 @@ class ClipTable:
         beyond = (latents - 1) % self.frames_per_unit if self.frames_per_unit else 0
         return unit_count(latents - beyond, self.frames_per_unit)
 
-    def shapes(self) -> set[tuple[int, int, int]]:
-        """The different latent sizes (t, h, w)."""
-        return {(int(t), int(h), int(w)) for t, h, w in np.unique(np.stack(self._sizes, axis=1), axis=0)}
+    @cached_property
+    def mean_text(self) -> float:
+        """Tokens of a caption, on average."""
+        return float(pc.mean(pc.list_flatten(self.table.column("text_lens"))).as_py() or 0)
+
+    def shapes(self) -> dict[tuple[int, int, int], int]:
+        """The different latent sizes (t, h, w), and how many rows have each."""
+        sizes, counts = np.unique(np.stack(self._sizes, axis=1), axis=0, return_counts=True)
+        return {(int(t), int(h), int(w)): int(count) for (t, h, w), count in zip(sizes, counts, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,4 +132,4 @@ class Index:
     @property
     def clips(self) -> int:
         """How many there are."""
-        return sum(map(len, self.videos + self.images))
+        return sum(table.clips for table in self.videos + self.images)

@@ -14,8 +14,9 @@ from itertools import count
 import numpy as np
 
 from rayramid.models.errors import UserError
+from rayramid.models.history import unit_span
 from rayramid.platform.training.draw import draw, draw_below, draw_share, permutation
-from rayramid.platform.training.index import ClipTable, Index, Size
+from rayramid.platform.training.index import Clip, ClipTable, Index, Size
 from rayramid.platform.training.spec import Phase
 
 # Long enough for bins of equal cost to meet, short enough to plan in a moment; but no window is longer than an epoch.
@@ -37,6 +38,8 @@ class Item:
         units: how many consecutive ones are.
         visit: how often the clip was visited before in this phase.
         size: what this visit adds to a pack.
+        grid: of the latent, (T, H, W), up to the last target.
+        text: tokens of the caption.
     """
 
     root: int
@@ -47,6 +50,8 @@ class Item:
     units: int
     visit: int
     size: Size
+    grid: tuple[int, int, int]
+    text: int
 
     @property
     def key(self) -> int:
@@ -219,11 +224,11 @@ def _visits(tables: Sequence[ClipTable], phase: Phase, seed: int) -> Iterator[It
     """Visits of the clips of several datasets, mixed evenly at the rates size x weight."""
     streams = [_cycle(table, phase, seed) for table in tables]
     # The moment of the next visit, in epochs of a dataset of weight 1.
-    moments = [(0.5 / (len(table) * table.weight), i) for i, table in enumerate(tables)]
+    moments = [(0.5 / table.visits, i) for i, table in enumerate(tables)]
     heapq.heapify(moments)
     while moments:
         moment, i = moments[0]
-        heapq.heapreplace(moments, (moment + 1 / (len(tables[i]) * tables[i].weight), i))
+        heapq.heapreplace(moments, (moment + 1 / tables[i].visits, i))
         yield next(streams[i])
 
 
@@ -237,13 +242,22 @@ def _cycle(table: ClipTable, phase: Phase, seed: int) -> Iterator[Item]:
 def _visit(table: ClipTable, i: int, phase: Phase, seed: int, visit: int) -> Item:
     clip = table.clip(i)
     if draw_share("text dropout", seed, clip.id, visit) < phase.text_dropout:
-        caption, length = table.empty_caption
+        caption = table.empty_caption
     else:
-        caption, length = clip.captions[draw_below(len(clip.captions), "caption", seed, clip.id, visit)]
+        caption = clip.captions[draw_below(len(clip.captions), "caption", seed, clip.id, visit)]
     windows = target_windows(clip.units, phase.units_per_clip)
-    first, number = windows[draw_below(len(windows), "units", seed, clip.id, visit)]
-    size = table.measure(clip.latents, clip.height, clip.width, length, first, number)
-    return Item(table.root, table.rows[i], clip.id, caption, first, number, visit, size)
+    window = windows[draw_below(len(windows), "units", seed, clip.id, visit)]
+    return item_of(table, i, clip, caption, window, visit)
+
+
+def item_of(
+    table: ClipTable, i: int, clip: Clip, caption: tuple[str, int], window: tuple[int, int], visit: int
+) -> Item:
+    """A visit of the `i`-th clip of `table` with a caption, of so many tokens, and the targets of `window`."""
+    (name, text), (first, units) = caption, window
+    grid = (unit_span(first + units - 1, table.frames_per_unit, clip.latents)[1], clip.height, clip.width)
+    size = table.measure(*grid, text, first, units)
+    return Item(table.root, table.rows[i], clip.id, name, first, units, visit, size, grid, text)
 
 
 def target_windows(units: int, per_clip: int) -> list[tuple[int, int]]:

@@ -13,7 +13,8 @@ from rayramid.models.checkpoint import git_revision
 from rayramid.models.errors import UserError
 from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.data import pin_versions
-from rayramid.platform.training.dry_run import DryRun, examine
+from rayramid.platform.training.dry_run import DryRun
+from rayramid.platform.training.examine import examine
 from rayramid.platform.training.export import export
 from rayramid.platform.training.late import Late, write_late
 from rayramid.platform.training.metrics import open_metrics, read_metrics
@@ -138,8 +139,11 @@ def _write_late(spec: TrainSpec, found: Sequence[Late]) -> None:
 
 
 def dry_run(spec: TrainSpec) -> DryRun:
-    """What `spec` would do, refused as `train` would refuse it; starts nothing and writes nothing."""
-    return examine(pin_versions(spec, _run_of(spec).get("datasets", {})))
+    """What `spec` would do, refused as `train` would refuse it; starts nothing and writes nothing.
+
+    Datasets that are missing may have an outline in the spec, which `train` does not look at.
+    """
+    return examine(pin_versions(spec, _run_of(spec).get("datasets", {}), outlines=True), outlines=True)
 
 
 def settle(spec: TrainSpec) -> TrainSpec:

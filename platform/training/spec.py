@@ -92,6 +92,18 @@ class Sampling(Strict):
     negative_prompt: str | None = None
 
 
+class Outline(Strict):
+    """What a dataset is going to hold, so that `--dry-run` can count before there is one; training never reads it.
+
+    Attributes:
+        clips: how many there will be, by bucket (`768x1280x31`; images end in `x1`).
+        text_tokens: of a caption.
+    """
+
+    clips: Annotated[dict[Annotated[str, Field(pattern=r"^\d+x\d+x[1-9]\d*$")], Positive], Field(min_length=1)]
+    text_tokens: Positive = 96
+
+
 class Root(Strict):
     """One latent dataset that a phase reads.
 
@@ -99,11 +111,13 @@ class Root(Strict):
         root: its folder or URL.
         version: a version of its manifest; the newest when None. A run keeps the version it started with.
         weight: how often each of its clips is visited in one epoch, on average.
+        outline: what `--dry-run` counts with while there is no dataset at `root`.
     """
 
     root: Location
     version: Positive | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
+    outline: Outline | None = None
 
 
 class Schedule(Strict):
@@ -299,6 +313,7 @@ class Workers(Strict):
             that they go don't count.
         grow_after: seconds that a run of fewer than the most workers goes on before more are taken in; each time, all
             are started again from a checkpoint.
+        tflops: what one worker sustains, in 10^12 operations a second: `--dry-run` tells the hours by it.
     """
 
     count: Positive | tuple[Positive, Positive] = 1
@@ -306,6 +321,7 @@ class Workers(Strict):
     cpus: Positive = 1
     restarts: Annotated[int, Field(ge=-1)] = 3
     grow_after: Annotated[float, Field(gt=0)] = 60.0
+    tflops: Annotated[float, Field(gt=0)] | None = None
 
     @property
     def least(self) -> int:

@@ -7,7 +7,7 @@ bin comes in several pieces, which draw what it would draw in one.
 from collections.abc import Iterator, Sequence
 
 from rayramid.platform.training.index import ClipTable, Index
-from rayramid.platform.training.plan import Bin, Item, first_fit_decreasing
+from rayramid.platform.training.plan import Bin, Item, first_fit_decreasing, item_of
 from rayramid.platform.training.spec import Phase
 
 # Noise and times of validation belong to the clip alone: not to the run's seed, the packing or the ranks.
@@ -34,12 +34,12 @@ def _tables(index: Index) -> Sequence[ClipTable]:
 def _items(table: ClipTable, i: int, phase: Phase) -> Iterator[Item]:
     """All units of a clip, as many at a time as fit into a bin."""
     clip = table.clip(i)
-    caption, text = clip.captions[0]
+    caption = clip.captions[0]
     first = 0
     while first < clip.units:
         for units in range(clip.units - first, 0, -1):
-            size = table.measure(clip.latents, clip.height, clip.width, text, first, units)
+            size = table.measure(clip.latents, clip.height, clip.width, caption[1], first, units)
             if size.tokens <= phase.tokens_per_bin:
                 break
-        yield Item(table.root, table.rows[i], clip.id, caption, first, units, visit=0, size=size)
+        yield item_of(table, i, clip, caption, (first, units), visit=0)
         first += units

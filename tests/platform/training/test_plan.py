@@ -136,7 +136,9 @@ def test_every_unit_is_a_target_equally_often():
 
 
 def bins_of(*costs):
-    return [Bin((Item(0, i, f"c{i}", "", 0, 1, 0, Size(1, float(cost))),)) for i, cost in enumerate(costs)]
+    return [
+        Bin((Item(0, i, f"c{i}", "", 0, 1, 0, Size(1, float(cost)), (1, 8, 8), 1),)) for i, cost in enumerate(costs)
+    ]
 
 
 def test_deal_gives_the_costliest_to_the_least_busy():

@@ -25,7 +25,53 @@ def test_a_dry_run_tells_sizes_and_writes_nothing(spec, tmp_path):
 
 def test_a_run_that_would_read_nothing_is_refused(spec):
     with pytest.raises(UserError, match="phase 'only' would read no clips"):
-        dry_run(spec(phase={"buckets": ["128x128x9"]}))
+        dry_run(spec(phase={"latents": 9, "image_share": 0.5, "buckets": ["64x64x3"]}))
+
+
+def test_a_bucket_that_no_dataset_has_is_refused_with_those_there_are(spec):
+    with pytest.raises(UserError, match="none of its datasets has the bucket 64x64x4; did you mean 64x64x"):
+        dry_run(spec(phase={"buckets": ["64x64x4"]}))
+
+
+def test_hours_follow_from_what_a_worker_sustains(spec):
+    assert dry_run(spec()).hours is None
+    report = dry_run(spec(workers={"count": 2, "tflops": 0.5}))
+    (phase,) = report.phases
+    assert report.hours == pytest.approx(6 * phase.flops_per_step / phase.balance / (2 * 0.5e12) / 3600)
+    again = dry_run(spec(workers={"count": 2, "tflops": 0.5}, memory={"recompute": "full"}))
+    assert again.hours == pytest.approx(report.hours * 4 / 3)
+    assert "at 0.5 TFLOP/s a worker" in report.text()
+
+
+def test_buckets_share_tokens_and_steps(spec):
+    (phase,) = dry_run(spec(phase={"steps": 64})).phases
+    images, videos = phase.buckets
+    assert [(b.bucket, b.clips) for b in (images, videos)] == [("64x64x1", 5), ("64x64x3", 5)]
+    assert images.token_share == pytest.approx(phase.image_share)
+    assert images.steps_per_epoch + videos.steps_per_epoch == pytest.approx(phase.steps_per_epoch)
+
+
+def outlined(spec, tmp_path, clips):
+    outline = {"clips": {"64x64x1": clips, "64x64x3": clips, "128x64x5": 2 * clips}, "text_tokens": 5}
+    return spec(phase={"steps": 64, "data": [{"root": str(tmp_path / "not there"), "outline": outline}]})
+
+
+def test_an_outline_stands_for_a_dataset_of_any_size_in_a_dry_run(spec, tmp_path):
+    few, many = (dry_run(outlined(spec, tmp_path, clips)) for clips in (1000, 50_000_000))
+    assert (many.phases[0].videos, many.phases[0].images) == (150_000_000, 50_000_000)
+    assert many.phases[0].steps_per_epoch / few.phases[0].steps_per_epoch == pytest.approx(50_000, rel=0.02)
+    assert many.phases[0].image_share == pytest.approx(0.125, abs=0.02)
+    assert "not there: not there yet, counted as the spec outlines them" in many.text()
+
+
+def test_training_does_not_look_at_an_outline(spec, tmp_path):
+    with pytest.raises(UserError, match="not there: no dataset here"):
+        settle(outlined(spec, tmp_path, 1000))
+
+
+def test_a_dataset_that_is_there_is_read_and_not_its_outline(spec, dataset):
+    root = {"root": dataset, "outline": {"clips": {"64x64x3": 1_000_000}}}
+    assert dry_run(spec(phase={"data": [root]})).phases[0].videos == 5
 
 
 def test_a_clip_larger_than_a_bin_is_refused_with_the_number(spec):
