@@ -25,7 +25,7 @@ class VideoTasks:
     """One task at a time, each of which samples the checkpoint that is the newest when it begins.
 
     Attributes:
-        sampled: step of the videos that were begun last, 0 before any.
+        made: step of the newest videos, 0 before any.
     """
 
     def __init__(self, spec: TrainSpec) -> None:
@@ -34,7 +34,7 @@ class VideoTasks:
         made = newest_report(spec.output) if spec.videos.prompts else None
         # Whoever was to write it may have died.
         self._found = [_late(spec.output, made)] if made else []
-        self.sampled: int = made["step"] if made else 0
+        self.made = self._begun = int(made["step"]) if made else 0
 
     def tend(self, step: int) -> list[Late]:
         """Begins a task if one is due and none is running; returns what came of those that have ended since.
@@ -45,7 +45,7 @@ class VideoTasks:
         if not self._videos.prompts:
             return []
         self._await(0)
-        if self._task is None and step // self._videos.every > self.sampled // self._videos.every:
+        if self._task is None and step // self._videos.every > self._begun // self._videos.every:
             self._begin(step)
         return self._take()
 
@@ -78,7 +78,7 @@ class VideoTasks:
     def _begin(self, step: int) -> None:
         options = {"num_cpus": self._videos.cpus, "num_gpus": self._videos.gpus, "max_retries": 0, "max_calls": 1}
         self._task = ray.remote(**options)(_sample).remote(self._spec.model_dump(mode="json"))
-        self.sampled = step
+        self._begun = step
 
     def _await(self, seconds: float) -> None:
         if self._task is None or not ray.wait([self._task], timeout=seconds)[0]:
@@ -91,13 +91,13 @@ class VideoTasks:
         except ray.exceptions.RayError as failed:
             self._failed(str(failed))
         else:
-            self.sampled = report["step"]
+            self.made = self._begun = report["step"]
             self._found.append(_late(self._spec.output, report))
 
     def _failed(self, cause: str) -> None:
         line = " ".join(cause.split("\n")[0].split())
-        log.warning("no videos of step %d: %s", self.sampled, line)
-        self._found.append(Late(self.sampled, {"videos_failed": line}))
+        log.warning("no videos of step %d: %s", self._begun, line)
+        self._found.append(Late(self._begun, {"videos_failed": line}))
 
     def _take(self) -> list[Late]:
         found, self._found = self._found, []

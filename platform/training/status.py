@@ -20,12 +20,12 @@ class Status:
     facts: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: int = 0
 
-    def line(self, steps: int, sampled: int = 0) -> str:
+    def line(self, steps: int, made: int = 0) -> str:
         """`short clips  loss 0.412  held out 0.430  3.2k tokens/s  0:01:20 left  saved 100  videos 100`.
 
         Args:
             steps: of the whole run.
-            sampled: step of the newest videos.
+            made: step of the newest videos.
         """
         facts = self.facts
         parts = [str(facts["phase"])] if "phase" in facts else []
@@ -35,7 +35,7 @@ class Status:
         if "seconds_per_step" in facts:
             left = timedelta(seconds=round(facts["seconds_per_step"] * (steps - self.step)))
             parts.append(f"{left} left")
-        parts += [f"{name} {at}" for name, at in (("saved", self.checkpoint), ("videos", sampled)) if at]
+        parts += [f"{name} {at}" for name, at in (("saved", self.checkpoint), ("videos", made)) if at]
         return "  ".join(parts)
 
 

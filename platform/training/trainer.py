@@ -83,7 +83,7 @@ def fit(
                 log.warning("%s", line)
             if videos is not None:
                 board.measure.remote(videos.tend(news.status.checkpoint))
-            line = news.status.line(spec.steps, videos.sampled if videos is not None else 0)
+            line = news.status.line(spec.steps, videos.made if videos is not None else 0)
             if on_progress is not None and news.status.step and line != shown:
                 on_progress(news.status.step, spec.steps, line)
                 shown = line

@@ -66,9 +66,9 @@ def test_videos_come_while_the_workers_hold_every_cpu_and_once(trained, busy):
     wanted = trained()
     with VideoTasks(wanted) as tasks:
         assert tasks.tend(1) == []
-        assert tasks.sampled == 0
+        assert tasks.made == 0
         (late,) = until(tasks, 2)
-        assert late.step == tasks.sampled == 2
+        assert late.step == tasks.made == 2
         assert late.record["videos"]["steadiness"] == 1.0
         assert list(late.videos) == ["videos/prompt-0"]
         # Not due again; and the last step has its videos already.

@@ -13,7 +13,7 @@ def test_a_line_tells_what_is_known():
         "tokens_per_second": 3210.0,
         "seconds_per_step": 2.5,
     }
-    assert Status(40, facts, checkpoint=30).line(100, sampled=20) == (
+    assert Status(40, facts, checkpoint=30).line(100, made=20) == (
         "short clips  loss 0.250  held out 0.300  3.2k tokens/s  0:02:30 left  saved 30  videos 20"
     )
     assert "left" not in Status(100, {"tokens_per_second": 321.0}).line(100)
