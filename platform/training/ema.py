@@ -9,11 +9,11 @@ from torch.distributed.tensor import DTensor
 
 
 class EMA:
-    """An average of the weights over about 1 / (1 - decay) steps, shorter at the start of a run."""
+    """An average of the weights that train over about 1 / (1 - decay) steps, shorter at the start of a run."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._weights = dict(model.named_parameters())
+        self._weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.average = {name: weight.detach().clone() for name, weight in self._weights.items()}
 
     @torch.no_grad()

@@ -15,7 +15,8 @@ from rayramid.models.vae.io import load_vae
 from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.checkpoint import Checkpoint
 from rayramid.platform.training.data import Datasets, open_datasets
-from rayramid.platform.training.model import configure
+from rayramid.platform.training.lora import adapt
+from rayramid.platform.training.model import build, configure
 from rayramid.platform.training.spec import Phase, Sampling, TrainSpec
 
 # Of every stage, where neither spec nor a model to start from says: the published ones.
@@ -68,11 +69,14 @@ def trained(spec: TrainSpec, weights: Weights = "ema", source: str | None = None
     """
     folder, checkpoint = checkpoints.find(source or spec.output)
     config, pyramid, started = configure(spec.model)
-    dit = DiT(config)
+    dit = DiT(config) if spec.lora is None else build(spec.model, spec.seed, torch.float32)[0]
+    adapters = None if spec.lora is None else adapt(dit, spec.lora)
     part = {"ema": "ema", "raw": "model"}[weights]
-    tensors = {name: torch.empty_like(weight) for name, weight in dit.named_parameters()}
+    tensors = {name: torch.empty_like(weight) for name, weight in dit.named_parameters() if weight.requires_grad}
     checkpoints.load(folder, checkpoint, {part: tensors}, alone=True)
     dit.load_state_dict(tensors, strict=False)
+    if adapters is not None:
+        adapters.merge_and_unload()
     datasets = open_datasets(spec)
     width, height, frames, fps = default_video(spec.phases[-1], datasets)
     card = ModelCard(

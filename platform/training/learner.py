@@ -12,6 +12,7 @@ from rayramid.models.objective import Loss, TrainingClip, objective, training_pa
 from rayramid.platform.training.ema import EMA
 from rayramid.platform.training.feed import Share
 from rayramid.platform.training.gradient_noise import NoiseTally, gradients_of, half_of
+from rayramid.platform.training.lora import adapt
 from rayramid.platform.training.mesh import Mesh, check_parallel, shard, sum_gradients
 from rayramid.platform.training.model import build
 from rayramid.platform.training.optimizer import build_optimizers, clip_gradients, learning_rate, set_learning_rate
@@ -41,6 +42,8 @@ class Learner:
         self.spec, self.ranks = spec, ranks
         self.precision = Precision.choose(spec.precision, ranks.device)
         self.model, self.pyramid = build(spec.model, spec.seed, self.precision.weights)
+        if spec.lora is not None:
+            adapt(self.model, spec.lora)
         check_parallel(spec.parallel, ranks.world, self.model.config.heads)
         self.mesh = Mesh.of(ranks, spec.parallel, offload=spec.memory.offload_weights)
         self.model.recompute = spec.memory.recompute

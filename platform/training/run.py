@@ -17,6 +17,7 @@ from rayramid.platform.training.dry_run import DryRun
 from rayramid.platform.training.examine import examine
 from rayramid.platform.training.export import export
 from rayramid.platform.training.late import Late, write_late
+from rayramid.platform.training.lora import check_lora
 from rayramid.platform.training.metrics import open_metrics, read_metrics
 from rayramid.platform.training.optimizer import check_optimizer
 from rayramid.platform.training.outcome import StoppedError
@@ -104,6 +105,7 @@ def train(
 
     check_trackers(spec.metrics)
     check_optimizer(spec.optimizer)
+    check_lora(spec.lora)
     storage.check_writable(spec.output)
     spec = settle(spec)
     examine(spec)
@@ -179,7 +181,7 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
                 for name in phase:
                     if phase[name] != now["phases"][number][name]:
                         return f"phases.{number}.{name}"
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and isinstance(now[key], dict):
             for name in value:
                 if value[name] != now[key][name]:
                     return f"{key}.{name}"

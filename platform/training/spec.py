@@ -69,6 +69,23 @@ class Model(Strict):
         return self
 
 
+class Lora(Strict):
+    """Low-rank adapters in every block: they alone train, and are added to the weights on export.
+
+    Attributes:
+        rank: of the matrices beside each adapted layer.
+        alpha: what an adapter adds is scaled by alpha / rank.
+        targets: which layers of the blocks have one.
+    """
+
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    targets: Annotated[tuple[Literal["attention", "mlp", "modulation"], ...], Field(min_length=1)] = (
+        "attention",
+        "mlp",
+    )
+
+
 class Sampling(Strict):
     """What the exported model's card recommends to whoever samples from it.
 
@@ -426,6 +443,7 @@ class TrainSpec(RunSpec):
     Attributes:
         model: what is trained.
         phases: the curriculum.
+        lora: train adapters beside the weights of `model.start` instead of these.
         damaged_clips: what a missing or corrupt file does: `stop` names it and ends the run; `skip` leaves its clips
             out, and names and counts them in the metrics.
         optimizer: how gradients become updates.
@@ -439,6 +457,7 @@ class TrainSpec(RunSpec):
     kind: Literal["train"]
     model: Model
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
+    lora: Lora | None = None
     damaged_clips: Literal["stop", "skip"] = "stop"
     optimizer: Optimizer = Optimizer()
     parallel: Parallel = Parallel()
@@ -471,4 +490,10 @@ class TrainSpec(RunSpec):
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"two phases have one name: {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_have_weights_beside_them(self) -> "TrainSpec":
+        if self.lora is not None and self.model.start is None:
+            raise ValueError("lora needs model.start: adapters are trained beside the weights of a model")
         return self

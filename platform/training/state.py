@@ -17,6 +17,8 @@ from rayramid.platform.training.ema import EMA
 
 # By parameter name, so that the state fits any number of ranks and any grouping of the parameters.
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
+# Frozen weights are where the run started from.
+_TRAINED, _SOME = StateDictOptions(ignore_frozen_params=True), StateDictOptions(strict=False)
 
 
 class TrainState:
@@ -25,7 +27,7 @@ class TrainState:
     No random state: all randomness of a step is a function of the seed and the plan's position, which is `step`.
 
     Attributes:
-        model: the weights.
+        model: the weights, of which those that train are saved.
         optimizers: all optimisers of the model's parameters.
         ema: the moving average.
         step: optimiser steps done, skipped ones included.
@@ -39,14 +41,14 @@ class TrainState:
     def tensors(self) -> dict[str, Any]:
         """What a checkpoint holds; the tensors are the live ones."""
         return {
-            "model": get_model_state_dict(self.model),
+            "model": get_model_state_dict(self.model, options=_TRAINED),
             "optimizer": get_optimizer_state_dict(self.model, self.optimizers, options=_FLAT),
             "ema": self.ema.average,
         }
 
     def restore(self, tensors: dict[str, Any], step: int, skipped: int) -> None:
         """Takes over what was loaded into `tensors()`."""
-        set_model_state_dict(self.model, tensors["model"])
+        set_model_state_dict(self.model, tensors["model"], options=_SOME)
         set_optimizer_state_dict(self.model, self.optimizers, tensors["optimizer"], options=_FLAT)
         for name, average in tensors["ema"].items():
             self.ema.average[name].copy_(average)
