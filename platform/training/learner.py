@@ -15,7 +15,7 @@ from rayramid.platform.training.gradient_noise import NoiseTally, gradients_of, 
 from rayramid.platform.training.lora import adapt
 from rayramid.platform.training.mesh import Mesh, check_parallel, shard, sum_gradients
 from rayramid.platform.training.model import build
-from rayramid.platform.training.optimizer import build_optimizers, clip_gradients, learning_rate, set_learning_rate
+from rayramid.platform.training.optimizer import build_optimizers, clip_gradients, learning_rate
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.plan import phase_seed
 from rayramid.platform.training.precision import Precision
@@ -68,22 +68,9 @@ class Learner:
         if half is not None:
             self.noise.add(*half, gradients_of(self.model), targets)
         norm = clip_gradients(list(self.model.parameters()), self.spec.optimizer.clip)
-        self.state.step += 1
-        if math.isfinite(norm) and finite:
-            set_learning_rate(self.state.optimizers, learning_rate(phase, local))
-            for optimizer in self.state.optimizers:
-                optimizer.step()
-            self.state.ema.update(self.state.step)
-        else:
-            self.state.skipped += 1
-            log.warning("step skipped", extra={"step": self.state.step, "gradient_norm": norm})
-        for optimizer in self.state.optimizers:
-            optimizer.zero_grad()
-        if self.state.skipped > self.spec.optimizer.skip_limit:
-            raise UserError(
-                f"{self.state.skipped} steps had a loss or gradient that is not finite (skip_limit "
-                f"{self.spec.optimizer.skip_limit}); lower learning_rate or look at the data of phase '{phase.name}'"
-            )
+        rate = learning_rate(phase, local)
+        finite = finite and math.isfinite(norm)
+        self.state.move(rate, norm, self.spec.optimizer, phase.name, finite=finite)
         return norm
 
     def units(self, share: Share) -> int:

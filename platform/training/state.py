@@ -1,5 +1,6 @@
 """Everything that a run needs to go on as if it had never stopped."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,12 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from rayramid.models.errors import UserError
 from rayramid.platform.training.ema import EMA
+from rayramid.platform.training.optimizer import set_learning_rate
+from rayramid.platform.training.spec import Optimizer
+
+log = logging.getLogger(__name__)
 
 # By parameter name, so that the state fits any number of ranks and any grouping of the parameters.
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
@@ -37,6 +43,47 @@ class TrainState:
     def __init__(self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], ema: EMA) -> None:
         self.model, self.optimizers, self.ema = model, list(optimizers), ema
         self.step = self.skipped = 0
+
+    def move(
+        self,
+        rate: float,
+        norm: float,
+        settings: Optimizer,
+        phase: str,
+        *,
+        finite: bool,
+        resting: Sequence[torch.optim.Optimizer] = (),
+    ) -> None:
+        """Ends a step, whose gradients are there: moves weights and average, or counts the step as skipped.
+
+        Args:
+            rate: the step's learning rate.
+            norm: of the gradients, for the log.
+            settings: say how many skipped steps a run survives.
+            phase: the name of the phase, for the error.
+            finite: whether losses and gradients are.
+            resting: optimisers that don't move yet.
+
+        Raises:
+            UserError: more steps were skipped than the settings bear.
+        """
+        self.step += 1
+        if finite:
+            set_learning_rate(self.optimizers, rate)
+            for optimizer in self.optimizers:
+                if optimizer not in resting:
+                    optimizer.step()
+            self.ema.update(self.step)
+        else:
+            self.skipped += 1
+            log.warning("step skipped", extra={"step": self.step, "gradient_norm": norm})
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        if self.skipped > settings.skip_limit:
+            raise UserError(
+                f"{self.skipped} steps had a loss or gradient that is not finite (skip_limit {settings.skip_limit}); "
+                f"lower learning_rate or look at the data of phase '{phase}'"
+            )
 
     def tensors(self) -> dict[str, Any]:
         """What a checkpoint holds; the tensors are the live ones."""

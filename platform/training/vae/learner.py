@@ -13,14 +13,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
-from rayramid.models.errors import UserError
 from rayramid.models.precision import widen
 from rayramid.models.vae.discriminator import PatchDiscriminator
 from rayramid.models.vae.losses import adaptive_weight, deceiving_loss, hinge_loss, reconstruction_error
 from rayramid.models.vae.perceptual import Perceptual
 from rayramid.models.vae.posterior import posterior_kl, posterior_sample
 from rayramid.platform.training.ema import EMA
-from rayramid.platform.training.optimizer import clip_gradients, learning_rate, set_learning_rate
+from rayramid.platform.training.optimizer import clip_gradients, learning_rate
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.precision import Precision
 from rayramid.platform.training.state import TrainState
@@ -87,23 +86,9 @@ class Learner:
         if adversarial:
             assert self.discriminator is not None
             norms.append(self._clipped(self.discriminator))
-        self.state.step += 1
-        if all(map(math.isfinite, norms)):
-            set_learning_rate(self.state.optimizers, learning_rate(phase, local))
-            moving = self.state.optimizers if adversarial or self.discriminator is None else self.state.optimizers[:-1]
-            for optimizer in moving:
-                optimizer.step()
-            self.state.ema.update(self.state.step)
-        else:
-            self.state.skipped += 1
-            log.warning("step skipped", extra={"step": self.state.step, "gradient_norm": norms[0]})
-        for optimizer in self.state.optimizers:
-            optimizer.zero_grad()
-        if self.state.skipped > self.spec.optimizer.skip_limit:
-            raise UserError(
-                f"{self.state.skipped} steps had a loss or gradient that is not finite (skip_limit "
-                f"{self.spec.optimizer.skip_limit}); lower learning_rate or look at the data of phase '{phase.name}'"
-            )
+        rate, finite = learning_rate(phase, local), all(map(math.isfinite, norms))
+        resting = [] if adversarial or self.discriminator is None else self.state.optimizers[-1:]
+        self.state.move(rate, norms[0], self.spec.optimizer, phase.name, finite=finite, resting=resting)
         return norms[0]
 
     def _learn(self, batch: Batch, weight: float, adversarial: bool, tally: Tally) -> None:
