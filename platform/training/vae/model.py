@@ -29,7 +29,7 @@ def configure(model: Architecture) -> VAEConfig:
         UserError: an unknown preset, no VAE at `start`, or fields that don't fit together.
     """
     if model.start is not None:
-        return read_config(model.start)
+        return read_config(vae_folder(model.start))
     assert model.preset is not None, "the spec has one of the two"
     changes = model.model_dump(exclude={"preset", "start"}, exclude_none=True)
     try:
@@ -38,10 +38,16 @@ def configure(model: Architecture) -> VAEConfig:
         raise UserError(f"model: {wrong}") from None
 
 
+def vae_folder(start: str) -> str:
+    """The VAE of a VAE folder, of a model folder, or of the output of a finished run."""
+    inside = storage.join(start, "vae")
+    return inside if storage.exists(storage.join(inside, CONFIG)) else start
+
+
 def build(spec: VAESpec, ranks: Ranks) -> CausalVAE:
     """The VAE on the CPU, with the weights that the run starts from; the same on every rank. A collective."""
     if spec.model.start is not None:
-        return load_vae(spec.model.start).train()
+        return load_vae(vae_folder(spec.model.start)).train()
     config = configure(spec.model)
     torch.manual_seed(spec.seed)
     if not config.patch_skip:

@@ -38,7 +38,7 @@ class Architecture(Strict):
 
     Attributes:
         preset: `published`, `medium` or `small`.
-        start: a VAE folder or URL; starts from its weights.
+        start: path or URL of a VAE folder, a model folder or the output of a finished run; starts from its weights.
         encoder_channels: channels of each encoder block.
         encoder_layers: residual layers of each encoder block.
         spatial_down: whether the block halves height and width.

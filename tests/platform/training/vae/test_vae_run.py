@@ -135,6 +135,9 @@ def test_the_papers_run_is_sized():
     short, long = found.phases
     assert (short.latent, long.latent) == ((3, 32, 32), (16, 32, 32))
     assert short.frames_per_step == pytest.approx(128 * (0.9 * 17 + 0.1))
+    page = (SPECS.parents[1] / "docs" / "vae.md").read_text()
+    block = page.partition("paper-vae.yaml --dry-run\n")[2].partition("\n```")[0]
+    assert block == found.text().replace(f"{Path.cwd()}/", ""), "copy the command's output again"
     # Eight GPUs share a long clip: each keeps less than of a short one.
     assert long.activation_bytes < short.activation_bytes < 40e9
 
