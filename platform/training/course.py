@@ -6,6 +6,7 @@ What a step is, a subclass says. Knows nothing of Ray.
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, nullcontext
 from typing import Any, Generic, Literal, TypeVar
 
 from rayramid.models import storage
@@ -66,8 +67,10 @@ class Course(ABC, Generic[Work]):
         self.resume()
         if self.state.step == spec.steps:
             return True
-        with Saver(self.folder, spec.checkpoints, self.ranks, beside.committed) as saver:
-            metrics = open_metrics(spec, self.state.step) if self.ranks.is_first else None
+        with (
+            Saver(self.folder, spec.checkpoints, self.ranks, beside.committed) as saver,
+            closing(open_metrics(spec, self.state.step)) if self.ranks.is_first else nullcontext() as metrics,
+        ):
             for work in self.work(self.state.step):
                 self.advance(work)
                 step, last = self.state.step, self.state.step == spec.steps
@@ -93,8 +96,6 @@ class Course(ABC, Generic[Work]):
                 if last or wished == "stop":
                     saver.finish()
                     break
-            if metrics:
-                metrics.close()
         return self.state.step == spec.steps
 
     def resume(self) -> None:

@@ -81,6 +81,7 @@ class WandBRun:
                 mode=settings.mode,
                 dir=folder,
                 config=dict(spec),
+                allow_val_change=True,
                 settings=wandb.Settings(silent=True, console="off", disable_git=True),
             )
         except wandb.Error as refused:

@@ -259,3 +259,19 @@ def test_a_run_lives_on_s3(spec, s3_bucket):
     assert resumed.state.step == 2
     assert [step for step, _, _ in losses(s3_bucket)] == [1, 2]
     assert load_model(export(again)).card.step == 2
+
+
+def test_a_run_that_ends_in_an_error_leaves_its_lines_on_s3(spec, s3_bucket):
+    calls = []
+
+    def fail():
+        calls.append(1)
+        if len(calls) == 3:
+            raise UserError("enough")
+        return ""
+
+    failing = settle(spec(output=s3_bucket, phase={"steps": 5}, checkpoints={"every": 5}))
+    with pytest.raises(UserError, match="enough"):
+        run(failing, ALONE, silent, fail)
+    assert [step for step, _, _ in losses(s3_bucket)] == [1, 2]
+    assert list(storage.list_files(storage.join(s3_bucket, "tensorboard")))
