@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -31,7 +33,7 @@ def emit_json(value: Any) -> None:
 
 
 class Update(Protocol):
-    """Moves the bar `name`, which appears with its first update; `note` stands behind it."""
+    """Moves the bar `name`, which appears with its first update; `note` stands below it."""
 
     def __call__(self, name: str, done: int, total: int, note: str = "") -> None:
         """Shows `done` of `total`."""
@@ -54,9 +56,8 @@ def _bars() -> Iterator[Update]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=err) as bars:
+    with _Bars(*columns, console=err) as bars:
         tasks: dict[str, TaskID] = {}
 
         def update(name: str, done: int, total: int, note: str = "") -> None:
@@ -65,6 +66,17 @@ def _bars() -> Iterator[Update]:
             bars.update(tasks[name], completed=done, total=total, note=note)
 
         yield update
+
+
+class _Bars(Progress):
+    """Bars with their notes below them."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bars and notes, from top to bottom."""
+        for task in self.tasks:
+            yield self.make_tasks_table([task])
+            if task.fields["note"]:
+                yield Padding(Text(task.fields["note"], no_wrap=False), (0, 0, 0, 14))
 
 
 def _lines() -> Update:
