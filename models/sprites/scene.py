@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rayramid.models.sprites.captions import Actor, Demand, Passing
 from rayramid.models.sprites.vocabulary import MOTIONS, Motion
 
-Values = NDArray[np.float64]
+Values = NDArray[np.floating]
 
 # A sprite that grows does so to this multiple of its radius, one that shrinks to its inverse.
 SWELLING = 1.8
