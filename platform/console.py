@@ -76,7 +76,7 @@ class _Bars(Progress):
         for task in self.tasks:
             yield self.make_tasks_table([task])
             if task.fields["note"]:
-                yield Padding(Text(task.fields["note"], no_wrap=False), (0, 0, 0, 14))
+                yield Padding(Text(task.fields["note"], no_wrap=False, overflow="fold"), (0, 0, 0, 14))
 
 
 def _lines() -> Update:
