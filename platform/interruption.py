@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM as a wish, which a command fulfils in its own time."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,9 +24,10 @@ class Interruption:
         return 128 + self._signal
 
     def catch(self, number: int, frame: FrameType | None) -> None:
-        """Remembers the first signal; the second one ends the process."""
+        """Remembers the first signal; the second one interrupts whatever goes on."""
         if self:
-            raise SystemExit(128 + number)
+            # Ray passes this exception on as it is, and makes exit code 1 of a SystemExit that meets its waiting.
+            raise KeyboardInterrupt
         self._signal = number
         say(
             "stopping at a checkpoint of the next step; once more stops at once, and goes back to the checkpoint before"
@@ -34,11 +36,13 @@ class Interruption:
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Inside, the first Ctrl-C or SIGTERM ends nothing."""
+    """Inside, the first Ctrl-C or SIGTERM ends nothing, and the second one the process."""
     interruption = Interruption()
     before = {number: signal.signal(number, interruption.catch) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interruption
+    except KeyboardInterrupt:
+        sys.exit(interruption.code)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

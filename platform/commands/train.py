@@ -57,7 +57,7 @@ def train(
                 stopping=lambda: bool(interruption),
             )
         except StoppedError as stopped:
-            say(f"step {stopped.step} is saved")
+            say(f"step {stopped.step} is saved" if stopped.step else "no step is saved yet")
             sys.exit(interruption.code)
         except RunFailedError as failed:
             say(f"error: {failed}; the same command goes on from the newest checkpoint")

@@ -1,12 +1,10 @@
 """Nodes that go and come while a run trains: real nodes, killed and drained, under the real command."""
 
-import json
 import signal
-import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from itertools import groupby
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,41 +13,15 @@ from ray_nodes import ENVIRONMENT, ray_nodes, wait_until
 from rayramid.models import storage
 from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.loop import run
-from rayramid.platform.training.metrics import read_metrics
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.run import settle
+
+sys.path.insert(0, str(Path(__file__).parent))
+from commands import command, last_step, lines
 
 ALONE = Ranks(1, 0, torch.device("cpu"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-
-
-@contextmanager
-def command(spec, folder, *arguments):
-    """`rayramid train` in a process and a process group of its own; ended at the latest with the context."""
-    file = folder / "spec.yaml"
-    file.write_text(json.dumps(spec.model_dump(mode="json")))
-    with (folder / "out.txt").open("w") as out, (folder / "err.txt").open("w") as err:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "rayramid.platform.cli", "train", str(file), *arguments],
-            env=ENVIRONMENT,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-
-def lines(output):
-    return [r for r in read_metrics(str(output)) if "loss" in r]
-
-
-def last_step(output):
-    return max((r["step"] for r in lines(output)), default=0)
 
 
 def saved(output):
@@ -92,7 +64,7 @@ def test_a_run_goes_on_with_one_node_when_the_other_dies_and_grows_when_one_join
     elastic = long_spec("elastic", steps=2000, every=25)
     with ray_nodes() as nodes:
         second = nodes.add()
-        with command(elastic, tmp_path, "--address", nodes.address) as driver:
+        with command(elastic, tmp_path, "--address", nodes.address, environment=ENVIRONMENT) as driver:
             wait_until(lambda: saved(elastic.output))
             nodes.kill(second)
             wait_until(lambda: saved(elastic.output)[-1].workers == 1)
@@ -116,7 +88,7 @@ def test_a_node_that_announces_its_end_leaves_a_checkpoint_of_that_step(long_spe
     elastic = long_spec("drained", steps=2000, every=2000)
     with ray_nodes() as nodes:
         second = nodes.add()
-        with command(elastic, tmp_path, "--address", nodes.address) as driver:
+        with command(elastic, tmp_path, "--address", nodes.address, environment=ENVIRONMENT) as driver:
             wait_until(lambda: last_step(elastic.output) >= 5)
             nodes.drain(second, seconds=30)
             announced = last_step(elastic.output)
