@@ -27,6 +27,8 @@ from rayramid.platform.training.checkpoint_files import DamagedError, reader, wr
 _MARKER = re.compile(r"step-(\d{8})\.json")
 _NAME = re.compile(r"step-(\d{8})")
 _DATA = re.compile(r"step-(\d{8})\.[0-9a-f]+")
+# An upload of one file that has not ended by then has no writer any more.
+_UPLOAD_SECONDS = 24 * 3600.0
 
 # DCP guesses, on one rank, that one rank is meant.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -146,9 +148,9 @@ def discard(folder: str, data: str) -> None:
 
 
 def prune(folder: str, keep_last: int, keep_every: int | None) -> None:
-    """Deletes checkpoints that need not stay, markers first, and what was never committed up to the newest step.
+    """Deletes checkpoints that need not stay, markers first, and what dead writers left.
 
-    Only one process may call this. Uncommitted folders of later steps may be under way, and stay.
+    Only one process may call this. Uncommitted folders of steps after the newest may be under way, and stay.
     """
     checkpoints = committed(folder)
     newest = {checkpoint.step for checkpoint in checkpoints[-keep_last:]}
@@ -162,6 +164,7 @@ def prune(folder: str, keep_last: int, keep_every: int | None) -> None:
         match = _DATA.fullmatch(data)
         if match and data not in names and int(match[1]) <= last:
             discard(folder, data)
+    storage.sweep(folder, _UPLOAD_SECONDS)
 
 
 def _data_folders(folder: str) -> set[str]:
