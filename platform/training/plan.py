@@ -1,9 +1,10 @@
 """What every step of a phase reads: a pure function of the index, the phase, the seed and the step.
 
-Videos come in a new random order every epoch, images follow so that they keep their share of the tokens. A window of
-some steps is packed into bins by first-fit decreasing, its bins are sorted by cost, and each run of neighbours becomes
-a step: so the bins of a step cost nearly the same, on however many workers they are dealt. What does not fill a whole
-step waits for the next window; so each visit of a clip happens exactly once.
+Videos come in a new random order every epoch, images follow so that they keep their share of the tokens. First-fit
+decreasing says how many whole steps of bins a window of the stream fills, and with what; that goes, largest first, each
+into the cheapest bin that has room; bins are sorted by cost, and each run of neighbours becomes a step. So the bins of
+a step cost nearly the same, on however many workers they are dealt. What finds no room, or would not fill a whole step,
+waits for the next window; so each visit of a clip happens exactly once.
 """
 
 import heapq
@@ -11,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-import numpy as np
-
 from rayramid.models.errors import UserError
 from rayramid.models.history import unit_span
 from rayramid.platform.training.draw import draw, draw_below, draw_share, permutation
 from rayramid.platform.training.index import Clip, ClipTable, Index, Size
+from rayramid.platform.training.packing import cheapest_with_room, first_fit_decreasing
 from rayramid.platform.training.spec import Phase
 
 # Long enough for bins of equal cost to meet, short enough to plan in a moment; but no window is longer than an epoch.
@@ -193,31 +193,19 @@ def deal(bins: Sequence[Bin], world: int, rank: int) -> list[Bin]:
     return [bins[i] for i in dealt[rank]]
 
 
-def first_fit_decreasing(sizes: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of `sizes` by bin: each, largest first, goes into the first bin that has room."""
-    room = np.zeros(0, dtype=np.int64)
-    bins: list[list[int]] = []
-    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        fits = room >= sizes[i]
-        place = int(fits.argmax()) if fits.any() else len(bins)
-        if place == len(bins):
-            bins.append([])
-            if place == len(room):
-                room = np.concatenate([room, np.zeros(max(64, len(room)), dtype=np.int64)])
-            room[place] = budget
-        bins[place].append(i)
-        room[place] -= sizes[i]
-    return bins
-
-
 def _pack_window(items: Sequence[Item], phase: Phase) -> tuple[list[list[Bin]], list[Item]]:
-    """Whole steps of bins of like cost, and the items of the emptiest bins, which wait."""
-    packed = first_fit_decreasing([item.size.tokens for item in items], phase.tokens_per_bin)
-    fullest_first = sorted((Bin(tuple(items[i] for i in members)) for members in packed), key=lambda b: -b.tokens)
-    whole = len(packed) // phase.bins_per_step * phase.bins_per_step
-    alike = sorted(fullest_first[:whole], key=lambda b: b.flops)
+    """Whole steps of bins of like cost, and the items that wait."""
+    budget = phase.tokens_per_bin
+    first_fit = first_fit_decreasing([item.size.tokens for item in items], budget)
+    fullest_first = sorted(first_fit, key=lambda members: -sum(items[i].size.tokens for i in members))
+    whole = len(first_fit) // phase.bins_per_step * phase.bins_per_step
+    packed = [items[i] for i in sorted(i for members in fullest_first[:whole] for i in members)]
+    tokens, flops = [item.size.tokens for item in packed], [item.size.flops for item in packed]
+    bins, homeless = cheapest_with_room(tokens, flops, whole, budget)
+    alike = sorted((Bin(tuple(packed[i] for i in members)) for members in bins), key=lambda b: b.flops)
     groups = [alike[i : i + phase.bins_per_step] for i in range(0, whole, phase.bins_per_step)]
-    return groups, [item for waiting in fullest_first[whole:] for item in waiting.items]
+    others = [items[i] for members in fullest_first[whole:] for i in members]
+    return groups, [packed[i] for i in homeless] + others
 
 
 def _visits(tables: Sequence[ClipTable], phase: Phase, seed: int) -> Iterator[Item]:

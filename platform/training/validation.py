@@ -7,7 +7,8 @@ bin comes in several pieces, which draw what it would draw in one.
 from collections.abc import Iterator, Sequence
 
 from rayramid.platform.training.index import ClipTable, Index
-from rayramid.platform.training.plan import Bin, Item, first_fit_decreasing, item_of
+from rayramid.platform.training.packing import first_fit_decreasing
+from rayramid.platform.training.plan import Bin, Item, item_of
 from rayramid.platform.training.spec import Phase
 
 # Noise and times of validation belong to the clip alone: not to the run's seed, the packing or the ranks.

@@ -11,7 +11,7 @@ from rayramid.models.presets import preset
 from rayramid.models.sequence import training_spans
 from rayramid.platform.training.index import ClipTable, Index, Size
 from rayramid.platform.training.learner import weights_by_level
-from rayramid.platform.training.plan import Bin, Item, deal, first_fit_decreasing, plan, steps, target_windows
+from rayramid.platform.training.plan import Bin, Item, deal, plan, steps, target_windows
 from rayramid.platform.training.spec import Phase
 
 
@@ -162,8 +162,3 @@ def test_dealing_is_balanced_over_many_ranks():
         costs = [sum(b.flops for b in deal(bins, 64, rank)) for rank in range(64)]
         ratios.append(sum(costs) / 64 / max(costs))
     assert sum(ratios) / len(ratios) > 0.98
-
-
-def test_first_fit_decreasing():
-    assert first_fit_decreasing([3, 7, 5, 2, 3], budget=10) == [[1, 0], [2, 4, 3]]
-    assert first_fit_decreasing([10] * 70, budget=10) == [[i] for i in range(70)]
