@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Literal
 
 from rayramid.platform.training.index import ClipTable, Index
-from rayramid.platform.training.plan import image_share, target_windows
 from rayramid.platform.training.spec import Phase
+from rayramid.platform.training.visits import image_share, target_windows
 
 Kind = Literal["video", "image"]
 Grid = tuple[int, int, int]

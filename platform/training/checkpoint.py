@@ -50,6 +50,7 @@ class Checkpoint:
         spec: of the run, with the versions of its datasets.
         git_revision: the code that wrote it, empty outside a checkout.
         workers: how many ranks wrote it.
+        plan: a bookmark of the plan; saves planning anew what comes before, and can be done without.
         data: name of the folder beside the marker.
         files: bytes of every file in it.
     """
@@ -59,6 +60,7 @@ class Checkpoint:
     spec: dict[str, Any]
     git_revision: str
     workers: int
+    plan: dict[str, Any] = field(default_factory=dict)
     data: str = ""
     files: dict[str, int] = field(default_factory=dict)
 

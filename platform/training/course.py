@@ -38,11 +38,13 @@ class Course(ABC, Generic[Work]):
         ranks: the processes of the run.
         state: all that a checkpoint holds.
         folder: where the checkpoints are.
+        resumed: the checkpoint that the run went on from.
     """
 
     def __init__(self, spec: RunSpec, ranks: Ranks, state: TrainState) -> None:
         self.ranks, self.state = ranks, state
         self.folder = storage.join(spec.output, "checkpoints")
+        self.resumed: Checkpoint | None = None
         self._spec, self._revision = spec, git_revision()
 
     @abstractmethod
@@ -106,6 +108,7 @@ class Course(ABC, Generic[Work]):
         tensors = self.state.tensors()
         checkpoints.load(self.folder, newest, tensors, alone=self.ranks.world == 1)
         self.state.restore(tensors, newest.step, newest.skipped)
+        self.resumed = newest
         log.info("resumed at step %d", newest.step, extra={"workers_before": newest.workers})
 
     def position(self) -> Checkpoint:

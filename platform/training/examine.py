@@ -21,9 +21,10 @@ from rayramid.platform.training.index import Index
 from rayramid.platform.training.learner import weights_by_level
 from rayramid.platform.training.mesh import check_parallel
 from rayramid.platform.training.model import configure, origin_of
-from rayramid.platform.training.plan import Bin, check_budget, deal, image_share, steps
+from rayramid.platform.training.plan import Bin, check_budget, deal, steps
 from rayramid.platform.training.rank_memory import formats_of, rank_memory
 from rayramid.platform.training.spec import Phase, TrainSpec
+from rayramid.platform.training.visits import image_share
 
 # Steps that stand for a whole phase, and how many of their packs are looked at for memory.
 SAMPLE = 32

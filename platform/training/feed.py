@@ -19,14 +19,17 @@ from rayramid.models.vae.model import CausalVAE
 from rayramid.pipelines.dataset import DamagedError
 from rayramid.platform.training.data import Datasets
 from rayramid.platform.training.index import Index
-from rayramid.platform.training.plan import Bin, Item, deal, steps
+from rayramid.platform.training.plan import Bin, Bookmark, deal, marked_steps
 from rayramid.platform.training.spec import Phase
+from rayramid.platform.training.visits import Item
 
 log = logging.getLogger(__name__)
 
 # Threads wait for storage nearly all of their time.
 READERS = 8
-STEPS_AHEAD = 2
+# Steps that are planned, and of these read, when the next is asked for. A window is planned in one go, while the steps
+# of the one before are trained.
+STEPS_PLANNED, STEPS_READ = 16, 3
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Share:
         own_flops: those of this rank's packs of weight 1.
         fill: tokens by token budget of the whole step.
         waited: seconds that the loop waited for it.
+        bookmark: where its window of the plan begins.
     """
 
     bins: tuple[tuple[TrainingClip, ...], ...]
@@ -62,6 +66,7 @@ class Share:
     own_flops: float
     fill: float
     waited: float
+    bookmark: Bookmark
 
 
 class Reader:
@@ -139,41 +144,75 @@ def my_bins(bins: list[Bin], world: int, rank: int) -> tuple[list[Bin], tuple[fl
     return mine + filler * missing, (1.0,) * len(mine) + (0.0,) * missing
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """A step whose clips are being read: all its bins, this rank's with their weights, and what comes of them."""
+
+    bins: list[Bin]
+    mine: list[Bin]
+    weights: tuple[float, ...]
+    clips: list[list[Future[TrainingClip | Damage]]]
+    bookmark: Bookmark
+
+
 def feed(
-    reader: Reader, index: Index, phase: Phase, seed: int, *, first: int, world: int, rank: int
+    reader: Reader,
+    index: Index,
+    phase: Phase,
+    seed: int,
+    *,
+    first: int,
+    world: int,
+    rank: int,
+    bookmark: Bookmark | None = None,
 ) -> Iterator[Share]:
-    """The rank's shares of the phase's steps from `first` on; reads ahead in threads."""
-    planned = steps(index, phase, seed, first=first)
-    ahead: deque[tuple[list[Bin], list[Bin], tuple[float, ...], list[list[Future[TrainingClip | Damage]]]]] = deque()
-    pool = ThreadPoolExecutor(READERS, thread_name_prefix="latents")
+    """The rank's shares of the phase's steps from `first` on; plans and reads ahead in threads.
+
+    A bookmark of the phase's plan, at or before `first`, saves planning anew what comes before.
+    """
+    planned = marked_steps(index, phase, seed, first, bookmark)
+    planner = ThreadPoolExecutor(1, thread_name_prefix="plan")
+    readers = ThreadPoolExecutor(READERS, thread_name_prefix="latents")
+    plans: deque[Future[tuple[list[Bin], Bookmark]]] = deque()
+    reading: deque[_Reading] = deque()
+
+    def begin(bins: list[Bin], here: Bookmark) -> _Reading:
+        mine, weights = my_bins(bins, world, rank)
+        clips = [[readers.submit(reader.read, item, phase) for item in b.items] for b in mine]
+        return _Reading(bins, mine, weights, clips, here)
+
     try:
         for step in range(first, phase.steps):
-            while len(ahead) <= min(STEPS_AHEAD, phase.steps - step - 1):
-                bins = next(planned)
-                mine, weights = my_bins(bins, world, rank)
-                futures = [[pool.submit(reader.read, item, phase) for item in b.items] for b in mine]
-                ahead.append((bins, mine, weights, futures))
-            bins, mine, weights, futures = ahead.popleft()
-            began = time.perf_counter()
-            found = [[future.result() for future in members] for members in futures]
-            waited = time.perf_counter() - began
-            packs = [reader.pack(members, weight) for members, weight in zip(found, weights, strict=True)]
-            tokens = sum(b.tokens for b in bins)
-            yield Share(
-                bins=tuple(clips for clips, _ in packs),
-                weights=tuple(weight for _, weight in packs),
-                damaged=tuple(
-                    clip
-                    for members, weight in zip(found, weights, strict=True)
-                    for clip in members
-                    if weight and isinstance(clip, Damage)
-                ),
-                units=sum(b.units for b in bins),
-                tokens=tokens,
-                flops=sum(b.flops for b in bins),
-                own_flops=sum(b.flops * weight for b, weight in zip(mine, weights, strict=True)),
-                fill=tokens / (len(bins) * phase.tokens_per_bin),
-                waited=waited,
-            )
+            began, left = time.perf_counter(), phase.steps - step
+            while len(reading) + len(plans) < min(STEPS_PLANNED, left):
+                plans.append(planner.submit(next, planned))
+            while len(reading) < min(STEPS_READ, left):
+                reading.append(begin(*plans.popleft().result()))
+            yield _share(reading.popleft(), reader, phase, began)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (planner, readers):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _share(step: _Reading, reader: Reader, phase: Phase, began: float) -> Share:
+    """Waits for the clips; the wait counts from `began`."""
+    found = [[clip.result() for clip in members] for members in step.clips]
+    packs = [reader.pack(members, weight) for members, weight in zip(found, step.weights, strict=True)]
+    tokens = sum(b.tokens for b in step.bins)
+    return Share(
+        bins=tuple(clips for clips, _ in packs),
+        weights=tuple(weight for _, weight in packs),
+        damaged=tuple(
+            clip
+            for members, weight in zip(found, step.weights, strict=True)
+            for clip in members
+            if weight and isinstance(clip, Damage)
+        ),
+        units=sum(b.units for b in step.bins),
+        tokens=tokens,
+        flops=sum(b.flops for b in step.bins),
+        own_flops=sum(b.flops * weight for b, weight in zip(step.mine, step.weights, strict=True)),
+        fill=tokens / (len(step.bins) * phase.tokens_per_bin),
+        waited=time.perf_counter() - began,
+        bookmark=step.bookmark,
+    )

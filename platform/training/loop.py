@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
 import torch
 
+from rayramid.platform.training.checkpoint import Checkpoint
 from rayramid.platform.training.course import Course, Report, Wish
 from rayramid.platform.training.data import index_of, open_datasets
 from rayramid.platform.training.feed import Damage, Reader, Share, feed, my_bins, normaliser
@@ -16,6 +18,7 @@ from rayramid.platform.training.learner import Learner
 from rayramid.platform.training.meter import Meter
 from rayramid.platform.training.optimizer import learning_rate
 from rayramid.platform.training.parallel import Ranks
+from rayramid.platform.training.plan import Bookmark
 from rayramid.platform.training.spec import Phase, TrainSpec
 from rayramid.platform.training.tally import Losses, Tally
 from rayramid.platform.training.validation import SEED, held_out
@@ -42,6 +45,7 @@ class Run(Course[Work]):
             skip=spec.damaged_clips == "skip",
         )
         self.tally, self.meter = Tally(), Meter(ranks, spec.metrics.peak_tflops)
+        self.bookmark: Bookmark | None = None
         self.damaged: list[Damage] = []
         self.visits: list[tuple[int, int, int]] = []
 
@@ -55,6 +59,7 @@ class Run(Course[Work]):
         began = time.perf_counter()
         norm = self.learner.step(phase, local, share, self.tally)
         self.meter.add(share, norm, time.perf_counter() - began)
+        self.bookmark = share.bookmark
         self.damaged += share.damaged
         read = (clip for clips, weight in zip(share.bins, share.weights, strict=True) if weight for clip in clips)
         self.visits += ((clip.key, clip.first_unit, clip.units) for clip in read)
@@ -103,16 +108,30 @@ class Run(Course[Work]):
 
     def shares(self, first: int) -> Iterator[Work]:
         """Phase, step within it, and this rank's share, for every step of the run from `first` on."""
+        known = Bookmark.from_json(self.resumed.plan) if self.resumed is not None and self.resumed.plan else None
         begin = 0
         for phase in self.spec.phases:
             if begin + phase.steps > first:
                 index = index_of(phase, self.datasets, self.measure, self.config.frames_per_unit)
                 local = max(first - begin, 0)
-                world, rank = self.mesh.readers, self.mesh.reader
-                planned = feed(self.reader, index, phase, self.spec.seed, first=local, world=world, rank=rank)
+                planned = feed(
+                    self.reader,
+                    index,
+                    phase,
+                    self.spec.seed,
+                    first=local,
+                    world=self.mesh.readers,
+                    rank=self.mesh.reader,
+                    bookmark=known,
+                )
                 for step, share in enumerate(planned, local):
                     yield phase, step, share
             begin += phase.steps
+
+    def position(self) -> Checkpoint:
+        """With a bookmark of the plan."""
+        assert self.bookmark is not None, "a step was done"
+        return replace(super().position(), plan=self.bookmark.to_json())
 
     @torch.no_grad()
     def validate(self, phase: Phase) -> Losses | None:

@@ -71,7 +71,7 @@ def test_skipped_clips_are_named_and_counted_and_the_loss_is_the_mean_of_the_oth
     here = Run(settle(spec(phase={"data": [root], "steps": 8}, damaged_clips="skip", **fields)), ALONE)
     shares = [share for _, _, share in here.shares(0)]
     expected = [sum(each.units for each in share.damaged) for share in shares]
-    assert 0 < sum(map(bool, expected)) < 8
+    assert any(expected)
     assert [share.units - lost for share, lost in zip(shares, expected, strict=True)] == [
         sum(clip.units for clips, weight in zip(share.bins, share.weights, strict=True) if weight for clip in clips)
         for share in shares

@@ -89,7 +89,8 @@ def test_two_ranks_compute_what_one_does(spec, dataset, tmp_path):
     phase = {"data": [dataset], "steps": 2, "learning_rate": 1e-3, "tokens_per_bin": 200}
     # Three bins: in every step the second rank has one fewer and runs a filler. Then one bin for each.
     phases = [phase | {"name": "three", "bins_per_step": 3}, phase | {"name": "two", "bins_per_step": 2}]
-    fields = {"precision": "float64", "phases": phases, "metrics": {"gradient_noise_every": 1}}
+    # Of few targets, the signal may by chance be none: not with this seed.
+    fields = {"precision": "float64", "phases": phases, "metrics": {"gradient_noise_every": 1}, "seed": 5}
     one = settle(spec(output=str(tmp_path / "one"), **fields))
     two = settle(spec(output=str(tmp_path / "two"), **fields))
     run(one, ALONE, silent)

@@ -11,7 +11,9 @@ from rayramid.platform.training.feed import Share
 from rayramid.platform.training.gradient_noise import NoiseTally, half_of, variance_and_signal
 from rayramid.platform.training.meter import Meter
 from rayramid.platform.training.parallel import Ranks
+from rayramid.platform.training.plan import Bookmark
 from rayramid.platform.training.tally import Tally
+from rayramid.platform.training.visits import Position
 
 ALONE = Ranks(1, 0, torch.device("cpu"))
 
@@ -33,7 +35,16 @@ def test_losses_are_averaged_by_stage_and_unit_and_by_stage_and_noise():
 
 def share(tokens, flops, own, waited):
     return Share(
-        (), (), damaged=(), units=1, tokens=tokens, flops=flops, own_flops=own, fill=tokens / 100, waited=waited
+        (),
+        (),
+        damaged=(),
+        units=1,
+        tokens=tokens,
+        flops=flops,
+        own_flops=own,
+        fill=tokens / 100,
+        waited=waited,
+        bookmark=Bookmark("p", 0, 0, Position((), ()), ()),
     )
 
 

@@ -1,5 +1,6 @@
 """The plan: pure, every visit once, images at their share, the same for any number of workers."""
 
+import json
 from collections import Counter
 from itertools import chain, islice
 
@@ -11,8 +12,9 @@ from rayramid.models.presets import preset
 from rayramid.models.sequence import training_spans
 from rayramid.platform.training.index import ClipTable, Index, Size
 from rayramid.platform.training.learner import weights_by_level
-from rayramid.platform.training.plan import Bin, Item, deal, plan, steps, target_windows
+from rayramid.platform.training.plan import Bin, Bookmark, deal, marked_steps, plan, steps
 from rayramid.platform.training.spec import Phase
+from rayramid.platform.training.visits import Item, target_windows
 
 
 def measure(latents, height, width, text, first_unit, units):
@@ -50,6 +52,40 @@ def test_a_step_is_the_same_alone_and_in_a_run():
     assert [plan(MIXED, phase(), 3, step) for step in (0, 1, 17, 39)] == [run[0], run[1], run[17], run[39]]
     assert plan(MIXED, phase(), 4, 0) != run[0]
     assert plan(MIXED, phase(name="another"), 3, 0) != run[0]
+
+
+def test_a_bookmark_goes_on_as_from_the_start():
+    index = Index((*MIXED.videos, table([5, 3], 1, weight=2.0)), MIXED.images)
+    run = list(islice(marked_steps(index, phase(), seed=3), 60))
+    assert any(mark.waiting for _, mark in run)
+    for step in (0, 7, 33, 57):
+        _, mark = run[step]
+        kept = Bookmark.from_json(json.loads(json.dumps(mark.to_json())))
+        assert kept == mark
+        assert list(islice(marked_steps(index, phase(), 3, step, kept), 3)) == run[step : step + 3]
+
+
+def test_a_bookmark_saves_the_planning_of_what_comes_before():
+    visits = Counter()
+
+    def counting(*visit):
+        visits["all"] += 1
+        return measure(*visit)
+
+    index = Index((table([4, 9, 2, 6, 6, 3, 12], measure=counting),), ())
+    *_, (_, mark) = islice(marked_steps(index, phase(), seed=3), 500)
+    visits.clear()
+    next(marked_steps(index, phase(), 3, 499, mark))
+    assert 0 < visits["all"] < 200
+
+
+def test_a_bookmark_of_another_phase_or_of_a_later_step_is_of_no_use():
+    run = list(islice(marked_steps(MIXED, phase(), seed=3), 40))
+    _, late = run[39]
+    assert late.step > 3
+    assert next(marked_steps(MIXED, phase(), 3, 3, late)) == run[3]
+    other = phase(name="another")
+    assert next(marked_steps(MIXED, other, 3, 39, late)) == list(islice(marked_steps(MIXED, other, 3), 40))[39]
 
 
 def test_every_step_has_its_bins_and_no_bin_overflows():
