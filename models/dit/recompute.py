@@ -9,7 +9,8 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 Recompute = Literal["none", "selective", "full"]
 
-# What selective recomputation keeps; the rest, element by element and copies, is cheap to do again.
+# What selective recomputation keeps. The rest is cheap to do again: what goes element by element, copies, and exchanges
+# between ranks that split a pack.
 KEPT = {
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
@@ -18,7 +19,6 @@ KEPT = {
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
     torch.ops.higher_order.flex_attention,
-    torch.ops._c10d_functional.all_to_all_single.default,
 }
 
 Inputs = TypeVarTuple("Inputs")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.dit.model import DiT
 from rayramid.models.memory import Formats, PackSize, activation_bytes
+from rayramid.platform.training.lora import adapt
 from rayramid.platform.training.optimizer import build_optimizers
 from rayramid.platform.training.precision import Precision
 from rayramid.platform.training.spec import TrainSpec
@@ -61,6 +62,8 @@ def rank_memory(config: DiTConfig, spec: TrainSpec, pack: PackSize, packs: int) 
     shards = min(spec.parallel.shard or spec.workers.least, spec.workers.least)
     with torch.device("meta"):
         model = DiT(config)
+        if spec.lora is not None:
+            adapt(model, spec.lora)
     blocks = [sum(weight.numel() for weight in block.parameters()) for block in model.blocks]
     whole = sum(weight.numel() for weight in model.parameters())
     if shards > 1 or memory.offload_weights:

@@ -99,6 +99,30 @@ def test_four_ranks_with_copies_of_shards_and_split_packs_compute_what_one_does(
     assert_same_run(divided, alone)
 
 
+def step_once(rank, fields):
+    """One step, and the gradient that it took; nothing is validated or saved."""
+    spec = TrainSpec.model_validate(fields)
+    here = Run(spec, Ranks.here(torch.device("cpu")))
+    phase, local, share = next(here.shares(0))
+    here.learner.step(phase, local, share, Tally())
+    weights = {name: weight.full_tensor() for name, weight in here.learner.model.named_parameters()}
+    torch.save(weights, Path(spec.output).parent / f"weights-{rank}.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_compiled_blocks_of_shards_and_split_packs_compute_what_one_rank_does(spec, tmp_path):
+    fields = {"precision": "float64", "phase": {"bins_per_step": 1}}
+    alone = Run(settle(spec(**fields)), ALONE)
+    alone.learner.step(*next(alone.shares(0)), Tally())
+    divided = spec(compile=True, parallel={"sequence": 2}, memory={"recompute": "selective"}, **fields)
+    in_processes(step_once, 2, tmp_path, divided.model_dump(mode="json"))
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"weights-{rank}.pt")
+        for name, weight in alone.learner.model.state_dict().items():
+            torch.testing.assert_close(found[name], weight, rtol=1e-8, atol=1e-10, msg=name)
+
+
 def share_of(here):
     """Phase, step, and a share with every clip of the step in one pack."""
     phase, local, share = next(here.shares(0))
@@ -120,35 +144,35 @@ def test_packs_one_by_one_equal_one_large_pack(spec):
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-10, atol=1e-12)
 
 
-def step_twice(rank, fields):
-    """Gradients of two packs are summed over ranks once; and what only one rank sees to be infinite, all skip."""
-    here = Run(TrainSpec.model_validate(fields), Ranks.here(torch.device("cpu")))
-    phase, local, share = next(here.shares(0))
-    counts = []
-    for packs in (1, 2):
-        with CommDebugMode() as communication:
-            here.learner.step(
-                phase, local, replace(share, bins=share.bins[:1] * packs, weights=(1.0,) * packs), Tally()
-            )
-        sums = {str(op): count for op, count in communication.get_comm_counts().items() if "reduce" in str(op)}
-        assert sums
-        counts.append(sums)
-    assert counts[0] == counts[1]
+def sum_once_and_skip_alike(rank, specs):
+    for fields in specs:
+        here = Run(TrainSpec.model_validate(fields), Ranks.here(torch.device("cpu")))
+        phase, local, share = next(here.shares(0))
+        counts = []
+        for packs in (1, 2):
+            bins, weights = share.bins[:1] * packs, (1.0,) * packs
+            with CommDebugMode() as communication:
+                here.learner.step(phase, local, replace(share, bins=bins, weights=weights), Tally())
+            counts.append({op: n for op, n in communication.get_comm_counts().items() if "reduce" in str(op)})
+        assert counts[0] == counts[1] != {}
 
-    before = [weight.to_local().clone() for weight in here.learner.model.parameters()]
-    clip = share.bins[0][0]
-    # Its squared error is infinite and its gradient is not.
-    loud = replace(clip, latent_CTHW=clip.latent_CTHW + (1e25 if rank == 1 else 0))
-    norm = here.learner.step(phase, local, replace(share, bins=((loud,),), weights=(1.0,)), Tally())
-    assert (here.state.step, here.state.skipped) == (3, 1), norm
-    assert all(torch.equal(w.to_local(), b) for w, b in zip(here.learner.model.parameters(), before, strict=True))
-    here.learner.step(phase, local, share, Tally())
-    assert here.state.skipped == 1
+        before = [weight.to_local().clone() for weight in here.learner.model.parameters()]
+        clip = share.bins[0][0]
+        # Its squared error is infinite and its gradient is not. Ranks that split packs have the same ones.
+        size = 1e25 if rank == 1 or here.mesh.readers == 1 else 0.0
+        loud = replace(clip, latent_CTHW=clip.latent_CTHW + size)
+        norm = here.learner.step(phase, local, replace(share, bins=((loud,),), weights=(1.0,)), Tally())
+        assert (here.state.step, here.state.skipped) == (3, 1), norm
+        after = [weight.to_local() for weight in here.learner.model.parameters()]
+        assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+        here.learner.step(phase, local, share, Tally())
+        assert here.state.skipped == 1
 
 
 def test_gradients_are_summed_once_a_step_and_all_ranks_skip_what_one_sees(spec, tmp_path):
-    fields = settle(spec(phase={"bins_per_step": 4})).model_dump(mode="json")
-    in_processes(step_twice, 2, tmp_path, fields)
+    layouts = [{}, {"precision": "bfloat16"}, {"precision": "bfloat16", "parallel": {"sequence": 2, "shard": 1}}]
+    specs = [settle(spec(output=str(tmp_path / f"{i}"), phase={"bins_per_step": 4}, **layouts[i])) for i in range(3)]
+    in_processes(sum_once_and_skip_alike, 2, tmp_path, [each.model_dump(mode="json") for each in specs])
 
 
 def test_a_division_that_does_not_work_out_is_refused(spec):

@@ -11,6 +11,7 @@ from rayramid.models.presets import preset
 from rayramid.platform.training.learner import Learner
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.rank_memory import formats_of, rank_memory
+from rayramid.platform.training.spec import Lora
 
 PACK = PackSize(tokens=1000, text=10, targets=500, segments=20)
 
@@ -30,14 +31,15 @@ def own_bytes(tensors):
 def held(learner):
     """Bytes of weights, gradients, optimiser state and average after a step."""
     weights = list(learner.model.parameters())
-    for weight in weights:
+    trained = [weight for weight in weights if weight.requires_grad]
+    for weight in trained:
         weight.grad = torch.zeros_like(weight)
     for optimizer in learner.state.optimizers:
         optimizer.step()
     states = [value for each in learner.state.optimizers for state in each.state.values() for value in state.values()]
     return (
         own_bytes(weights),
-        own_bytes(weight.grad for weight in weights),
+        own_bytes(weight.grad for weight in trained),
         own_bytes(value for value in states if isinstance(value, torch.Tensor)),
         own_bytes(learner.state.ema.average.values()),
     )
@@ -49,13 +51,25 @@ def said(memory):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"precision": "float64"}, {"precision": "bfloat16"}, {"optimizer": {"kind": "muon"}}],
-    ids=["adamw", "float64", "bfloat16", "muon"],
+    [
+        {},
+        {"precision": "float64"},
+        {"precision": "bfloat16"},
+        *({"optimizer": {"kind": k}} for k in ("muon", "adamw8bit")),
+    ],
+    ids=["adamw", "float64", "bfloat16", "muon", "adamw8bit"],
 )
 def test_one_rank_alone(spec, fields):
     alone = spec(**fields)
     held_bytes = held(Learner(alone, Ranks(1, 0, torch.device("cpu"))))
     assert said(rank_memory(preset("tiny"), alone, PACK, packs=2)) == held_bytes
+
+
+def test_adapters_alone_have_gradients_and_an_optimiser(spec):
+    tuned = spec().model_copy(update={"lora": Lora(rank=2)})
+    memory = rank_memory(preset("tiny"), tuned, PACK, packs=2)
+    assert said(memory) == held(Learner(tuned, Ranks(1, 0, torch.device("cpu"))))
+    assert memory.gradients < 0.1 * memory.parameters
 
 
 @pytest.mark.parametrize("shard", [None, 2])
