@@ -3,8 +3,10 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
@@ -13,15 +15,14 @@ from rayramid.pipelines import plan as plans
 from rayramid.pipelines.curation import walk
 from rayramid.pipelines.encoders import Encoder
 from rayramid.pipelines.execute import begin, execute
-from rayramid.pipelines.job import Row
 from rayramid.pipelines.ledger import Ledger, LedgerError
 from rayramid.pipelines.outcomes import Outcomes, outcomes_of
 from rayramid.pipelines.publish import publish, write_failures
 from rayramid.pipelines.removals import read_removals
 from rayramid.pipelines.report import run_facts, write_report
-from rayramid.pipelines.sources import SourceFile, list_sources
+from rayramid.pipelines.sources import list_sources
 from rayramid.pipelines.spec import JOBS, DataSpec, JobName
-from rayramid.pipelines.stages import Work
+from rayramid.pipelines.stages import RESULTS, Work
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def run(
     version, new = publish(spec, curation, removals, facts.code)
     summary = Summary(
         root=spec.root,
-        ledgers=tuple(curation.jobs[job].ledger() for job in JOBS),
+        ledgers=tuple(curation.ledgers[job] for job in JOBS),
         version=version,
         new_version=new,
         **fates,
@@ -134,7 +135,7 @@ def plan(spec: DataSpec, limit: int | None = None) -> list[Pending]:
         lambda work: _look_up(spec.root, work),
         _Recorded(spec),
     )
-    ledgers = [curation.jobs[job].ledger() for job in JOBS]
+    ledgers = [curation.ledgers[job] for job in JOBS]
     return [Pending(ledger.job, ledger.inputs, ledger.ok + ledger.failed, ledger.pending) for ledger in ledgers]
 
 
@@ -148,7 +149,7 @@ class _Recorded:
         choice = self._spec.embed.text
         return encoders.made(self._spec.root, "text") if choice == "tiny" else encoders.text_encoder("", choice)
 
-    def vae(self, clips: Sequence[Row]) -> Encoder | None:
+    def vae(self, clips: pa.Table) -> Encoder | None:
         choice = self._spec.encode.vae
         return encoders.made(self._spec.root, "vae") if choice == "pca" else encoders.vae_encoder("", choice, (), 0)
 
@@ -168,12 +169,13 @@ class _MadeNow:
     def text(self) -> Encoder | None:
         return self._recorded.text() if self._text is None else self._text()
 
-    def vae(self, clips: Sequence[Row]) -> Encoder | None:
+    def vae(self, clips: pa.Table) -> Encoder | None:
         spec = self._spec
         if "encode" not in self._jobs or (spec.encode.vae == "pca" and encoders.made(spec.root, "vae")):
             return self._recorded.vae(clips)
+        sample = encoders.sample(clips)
         return begin(
-            encoders.vae_encoder, spec.workers.encode, spec.root, spec.encode.vae, clips, spec.decode.deadline_s
+            encoders.vae_encoder, spec.workers.encode, spec.root, spec.encode.vae, sample, spec.decode.deadline_s
         )()
 
 
@@ -186,22 +188,19 @@ def _jobs(only: str | None) -> Collection[JobName]:
     return chosen
 
 
-def _sources(spec: DataSpec, limit: int | None) -> list[SourceFile]:
-    return list_sources(spec.sources, spec.split.val)[:limit]
+def _sources(spec: DataSpec, limit: int | None) -> pa.Table:
+    return list_sources(spec.sources, spec.split.val).slice(0, limit)
 
 
 def _do(spec: DataSpec, name: str, work: Work, on_progress: Progress | None) -> None:
     """Plan the items that no plan holds yet, then do every shard that has wanted items and no receipt."""
     workers = spec.workers.of(work.job)
-    shards = plans.read_plans(spec.root, work.job)
-    known = plans.planned(shards)
-    new = [item for item in work.items if item.item_id not in known]
-    if new:
-        plans.write_plan(spec.root, work.job, plans.cut(new, work.largest, workers.count), generation=0)
-        shards = plans.read_plans(spec.root, work.job)
-    wanted = {item.item_id for item in work.items}
-    committed = receipts.read_receipts(spec.root, work.job)
-    waiting = [shard for shard in shards if shard.shard_id not in committed and not wanted.isdisjoint(shard.item_ids)]
+    planned = plans.read_plans(spec.root, work.job)
+    new = planned.missing(work.items)
+    if new.num_rows:
+        plans.write_plans(spec.root, work.job, plans.cut(new, work.largest, workers.count), generation=0)
+        planned = plans.read_plans(spec.root, work.job)
+    waiting = planned.waiting(work.items["item_id"], receipts.committed(spec.root, work.job))
     done = 0
 
     def report_progress() -> None:
@@ -221,6 +220,5 @@ def _do(spec: DataSpec, name: str, work: Work, on_progress: Progress | None) -> 
 
 
 def _look_up(root: str, work: Work) -> Outcomes:
-    shards = plans.read_plans(root, work.job)
-    item_ids = [item.item_id for item in work.items]
-    return outcomes_of(root, work.job, item_ids, shards, receipts.read_receipts(root, work.job))
+    planned = plans.read_plans(root, work.job)
+    return outcomes_of(root, work.job, planned, work.items["item_id"], RESULTS[work.job])

@@ -3,19 +3,24 @@
 The walk over the jobs is the same whether work is done (`run`) or only looked up (`plan`); the two differ in `perform`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from rayramid.pipelines import stages
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rayramid.pipelines import stages, tables
 from rayramid.pipelines.encoders import Encoder
 from rayramid.pipelines.identity import caption_id
-from rayramid.pipelines.job import Row
-from rayramid.pipelines.outcomes import Outcome, Outcomes
+from rayramid.pipelines.ledger import Ledger
+from rayramid.pipelines.outcomes import Outcomes
+from rayramid.pipelines.receipts import Failure
 from rayramid.pipelines.removals import Removals
-from rayramid.pipelines.selection import Limits, Verdict, judge, limits
-from rayramid.pipelines.sources import SourceFile
-from rayramid.pipelines.spec import DataSpec, JobName
+from rayramid.pipelines.selection import Limits, limits, verdicts
+from rayramid.pipelines.spec import DataSpec
 
 Fate = Literal["kept", "rejected", "failed", "pending"]
 
@@ -28,143 +33,130 @@ class Encoders(Protocol):
     def text(self) -> Encoder | None:
         """The text encoder."""
 
-    def vae(self, clips: Sequence[Row]) -> Encoder | None:
+    def vae(self, clips: pa.Table) -> Encoder | None:
         """The VAE; a new one is fitted to these clips."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """One item of a job: no outcome yet, or an outcome with its row, or a failure without one."""
-
-    outcome: Outcome | None = None
-    row: Row | None = None
-
-    @property
-    def failed(self) -> bool:
-        """The item was tried and failed."""
-        return self.outcome is not None and self.outcome.failure is not None
-
-
-PENDING = Result()
-
-
-@dataclass(frozen=True)
-class Curated:
-    """One clip: its row of the shots job and what each later job made of it."""
-
-    clip: Row
-    score: Result = PENDING
-    verdict: Verdict | None = None
-    caption: Result = PENDING
-    text: Result = PENDING
-    latent: Result = PENDING
-
-    @property
-    def fate(self) -> Fate:
-        """Every clip has exactly one."""
-        results = (self.score, self.caption, self.text, self.latent)
-        if any(result.failed for result in results):
-            return "failed"
-        if self.verdict is not None and self.verdict.bucket is None:
-            return "rejected"
-        return "pending" if any(result.row is None for result in results) else "kept"
-
-
-@dataclass(frozen=True)
 class Curation:
-    """The whole corpus at one moment."""
+    """The whole corpus at one moment.
 
-    sources: Sequence[SourceFile]
-    jobs: Mapping[JobName, Outcomes]
-    clips: Sequence[Curated]
-    texts: Mapping[str, Result]
+    Row i of `clips`, `verdicts`, `fates` and of each table in `results` is about the same clip. A result is null where
+    there is none (yet); `results` has the jobs after shots, embed by the clip's caption. `captions` has every distinct
+    caption once, the empty one too, with the result of embed.
+    """
+
+    sources: int
+    ledgers: Mapping[str, Ledger]
+    failures: Mapping[str, Sequence[Failure]]
+    clips: pa.Table
+    verdicts: pa.Table
+    results: Mapping[str, pa.Table]
+    fates: pa.Array
+    captions: pa.Table
     bounds: Mapping[str, Limits]
     text: Encoder | None
     vae: Encoder | None
 
     def count(self, fate: Fate) -> int:
         """Clips of a fate; a source that failed counts as one failed, one not yet cut as one pending."""
-        shots = self.jobs["shots"].ledger()
+        shots = self.ledgers["shots"]
         whole_sources = {"failed": shots.failed, "pending": shots.pending}.get(fate, 0)
-        return whole_sources + sum(clip.fate == fate for clip in self.clips)
+        return whole_sources + pc.equal(self.fates, fate).true_count
 
 
-def walk(
-    spec: DataSpec, sources: Sequence[SourceFile], removals: Removals, perform: Perform, encoders: Encoders
-) -> Curation:
+def walk(spec: DataSpec, sources: pa.Table, removals: Removals, perform: Perform, encoders: Encoders) -> Curation:
     """Go through the five jobs in order, each on what the one before it gave; what was removed takes no part."""
-    jobs: dict[JobName, Outcomes] = {}
+    ledgers: dict[str, Ledger] = {}
+    failures: dict[str, Sequence[Failure]] = {}
 
-    def results(work: stages.Work, key: str) -> dict[str, Result]:
-        outcomes = jobs[work.job] = perform(work)
-        return {
-            item.row[key]: Result(
-                outcomes.by_item.get(item.item_id), next(iter(outcomes.rows.get(item.item_id, [])), None)
-            )
-            for item in work.items
-        }
+    def book(found: Outcomes) -> Outcomes:
+        ledgers[found.job], failures[found.job] = found.ledger(), found.failures
+        return found
 
-    sources = [source for source in sources if source.uri not in removals.sources]
-    jobs["shots"] = perform(stages.shots_work(spec, sources))
-    clips = {id_: clip for id_, clip in _clips(jobs["shots"], sources).items() if id_ not in removals.clips}
-    scores = results(stages.score_work(spec, clips.values()), "clip_id")
-    scored = {clip_id: result.row for clip_id, result in scores.items() if result.row is not None}
-    bounds = limits(list(scored.values()), spec.keep)
-    verdicts = {clip_id: judge(clips[clip_id], row, bounds, spec.encode) for clip_id, row in scored.items()}
-    buckets = {clip_id: verdict.bucket for clip_id, verdict in verdicts.items() if verdict.bucket is not None}
+    sources = tables.without(sources, "uri", sorted(removals.sources))
+    clips = _clips(book(perform(stages.shots_work(spec, sources))).rows, sources, removals)
+    ids = clips["clip_id"]
+    work = stages.score_work(spec, clips)
+    scores = _aligned(ids, "clip_id", work, book(perform(work)))
+    bounds = limits(scores, spec.keep)
+    judged = verdicts(clips, scores, bounds, spec.encode)
 
-    captions = results(stages.caption_work(spec, [clips[clip_id] for clip_id in buckets]), "clip_id")
-    captioned = {clip_id: result.row for clip_id, result in captions.items() if result.row is not None}
-    distinct = {"", *(row["caption"] for row in captioned.values())}
+    work = stages.caption_work(spec, clips.filter(judged["bucket"].is_valid()))
+    found = book(perform(work))
+    captions = _distinct_captions(found.rows)
+    # The texts stay apart: those of millions of clips are what takes most room.
+    captioned = _aligned(ids, "clip_id", work, replace(found, rows=found.rows.drop(["caption"])))
     text = encoders.text()
-    jobs["embed"] = Outcomes("embed", len(distinct), {})
-    texts = results(stages.embed_work(spec.root, distinct, text), "caption_id") if text else {}
+    embedding = stages.embed_work(spec.root, captions, text) if text else None
+    found = book(perform(embedding) if embedding else Outcomes("embed", captions.num_rows))
+    captions = tables.beside(captions, _aligned(captions["caption_id"], "caption_id", embedding, found))
+    embedded = tables.found(captioned["caption_id"], captions.drop(["caption"]), "caption_id")
 
-    bucketed = [stages.bucketed(spec, clips[clip_id], buckets[clip_id]) for clip_id in captioned]
-    vae = encoders.vae(bucketed) if bucketed else None
-    jobs["encode"] = Outcomes("encode", len(bucketed), {})
-    latents = results(stages.encode_work(spec, bucketed, vae), "clip_id") if vae else {}
+    ready = captioned["ok"]
+    bucketed = stages.bucketed(spec, clips.filter(ready), judged.filter(ready))
+    vae = encoders.vae(bucketed) if bucketed.num_rows else None
+    encoding = stages.encode_work(spec, bucketed, vae) if vae else None
+    found = book(perform(encoding) if encoding else Outcomes("encode", bucketed.num_rows))
+    latents = _aligned(ids, "clip_id", encoding, found)
+    results = {"score": scores, "caption": captioned, "embed": embedded, "encode": latents}
     return Curation(
-        sources=sources,
-        jobs=jobs,
-        clips=[
-            Curated(
-                clip=clip,
-                score=scores[clip_id],
-                verdict=verdicts.get(clip_id),
-                caption=captions.get(clip_id, PENDING),
-                text=texts.get(captioned[clip_id]["caption_id"], PENDING) if clip_id in captioned else PENDING,
-                latent=latents.get(clip_id, PENDING),
-            )
-            for clip_id, clip in clips.items()
-        ],
-        texts=texts,
+        sources=sources.num_rows,
+        ledgers=ledgers,
+        failures=failures,
+        clips=clips,
+        verdicts=judged,
+        results=results,
+        fates=_fates(judged, scores["ok"], results.values()),
+        captions=captions,
         bounds=bounds,
         text=text,
         vae=vae,
     )
 
 
-def empty_text(curation: Curation) -> Result:
-    """The empty prompt's embedding."""
-    return curation.texts.get(caption_id(""), PENDING)
+def _clips(cut: pa.Table, sources: pa.Table, removals: Removals) -> pa.Table:
+    """The clips that the shots job cut, sorted, each with what its source says.
+
+    What may change without a new cut (name, split, licence, caption) is taken from the sources as listed now; clips of
+    one source share it.
+    """
+    cut = tables.without(cut, "clip_id", sorted(removals.clips)).sort_by("clip_id")
+    place = pc.index_in(cut["source_id"], value_set=sources["source_id"]).combine_chunks()
+    shared = {
+        "source_caption" if name == "caption" else name: pa.DictionaryArray.from_arrays(
+            place, sources[name].combine_chunks()
+        )
+        for name in sources.column_names
+    }
+    own = {name: cut[name] for name in stages.RESULTS["shots"].names if name not in shared}
+    return pa.table({**own, **shared})
 
 
-def _clips(shots: Outcomes, sources: Sequence[SourceFile]) -> dict[str, Row]:
-    # What may change without a new cut (name, split, licence, caption) is taken from the sources as listed now.
-    known = {source.source_id: source for source in sources}
-    clips = {}
-    for rows in shots.rows.values():
-        for row in rows:
-            source = known[row["source_id"]]
-            now = {
-                "name": source.name,
-                "split": source.split,
-                "licence": source.licence,
-                "source_caption": source.caption,
-            }
-            clips[row["clip_id"]] = {**{k: v for k, v in row.items() if k not in OUTCOME_COLUMNS}, **now}
-    return dict(sorted(clips.items()))
+def _aligned(keys: pa.ChunkedArray, key: str, work: stages.Work | None, outcomes: Outcomes) -> pa.Table:
+    """The results of the items with these keys, in their order: `ok`, `failed`, and the columns of the result."""
+    items = work.items if work else pa.table({"item_id": pa.array([], pa.string()), key: pa.array([], keys.type)})
+    ids = tables.found(keys, items.select(["item_id", key]), key)["item_id"]
+    rows = tables.found(ids, outcomes.rows, "item_id")
+    failed = tables.within(ids, [failure.item_id for failure in outcomes.failures])
+    return rows.drop(["item_id"]).append_column("ok", rows["item_id"].is_valid()).append_column("failed", failed)
 
 
-OUTCOME_COLUMNS = frozenset(["item_id", "status", "error", "message"])
+def _distinct_captions(captioned: pa.Table) -> pa.Table:
+    """`caption_id` and `caption`, each once, and always the empty one."""
+    columns = captioned.select(["caption_id", "caption"])
+    empty = pa.Table.from_pylist([{"caption_id": caption_id(""), "caption": ""}], schema=columns.schema)
+    return tables.distinct(pa.concat_tables([empty, columns]), "caption_id")
+
+
+def _fates(judged: pa.Table, scored: pa.ChunkedArray, results: Iterable[pa.Table]) -> pa.Array:
+    """Every clip has exactly one."""
+    flags = [[_flags(result[name]) for name in ("failed", "ok")] for result in results]
+    failed = np.logical_or.reduce([failed for failed, _ in flags])
+    ready = np.logical_and.reduce([ok for _, ok in flags])
+    rejected = _flags(scored) & _flags(judged["bucket"].is_null())
+    return pa.array(np.select([failed, rejected, ready], ["failed", "rejected", "kept"], "pending"), pa.string())
+
+
+def _flags(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    return column.fill_null(False).to_numpy()

@@ -27,7 +27,10 @@ class EncodeJob:
 
     columns_out: pa.Schema = LATENT_SCHEMA
     batch = 1
-    facts: tuple[str, ...] = ("first_mean", "first_std", "later_mean", "later_std")
+    facts: tuple[str, ...] = (
+        *("latent_id", "vae_fingerprint", "latent_dtype", "width", "height", "frames", "fps"),
+        *("first_mean", "first_std", "later_mean", "later_std"),
+    )
 
     def __init__(self, vae_url: str, vae_fingerprint: str, deadline_s: float) -> None:
         vae = load_vae(vae_url)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
@@ -59,17 +61,22 @@ def text_encoder(root: str, choice: str) -> Encoder:
     return _record_once(root, "text", Encoder(f"models/text/{fingerprint}", fingerprint))
 
 
+def sample(clips: pa.Table) -> list[Row]:
+    """The clips that a new VAE is fitted to, rows with a bucket: a few long enough, the same for the same clips."""
+    usable = clips.filter(pc.greater_equal(clips["frames"], PCA_LEAST_FRAMES))
+    return list(usable.sort_by("clip_id").slice(0, PCA_CLIPS).to_pylist())
+
+
 def vae_encoder(root: str, choice: str, clips: Sequence[Row], deadline_s: float) -> Encoder:
-    """The VAE of the spec's `encode.vae`; `pca` fits one to the given clips, rows with a bucket."""
+    """The VAE of the spec's `encode.vae`; `pca` fits one to a sample of clips."""
     from rayramid.models.vae.io import fingerprint, load_vae, save_vae
     from rayramid.models.vae.pca import pca_vae
 
     if choice != "pca":
         return Encoder(choice, fingerprint(load_vae(choice)))
-    usable = [clip for clip in clips if clip["frames"] >= PCA_LEAST_FRAMES]
-    if not usable:
+    if not clips:
         raise UserError(f"encode.vae: pca needs clips of at least {PCA_LEAST_FRAMES} frames, and none was kept")
-    vae = pca_vae(_beginnings(sorted(usable, key=lambda clip: clip["clip_id"])[:PCA_CLIPS], deadline_s))
+    vae = pca_vae(_beginnings(clips, deadline_s))
     name = fingerprint(vae)
     save_vae(storage.join(root, "models", "vae", name), vae)
     return _record_once(root, "vae", Encoder(f"models/vae/{name}", name))

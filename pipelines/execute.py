@@ -14,6 +14,9 @@ from rayramid.pipelines.worker import work
 
 T = TypeVar("T")
 
+# Ray keeps some 20 KB of each shard that it was given, until all of them are done. Workers start anew for the next.
+AT_ONCE = 4096
+
 
 class ShardWorker:
     """A Ray Data worker: builds its job once, then does shards."""
@@ -40,17 +43,19 @@ def execute(
 
     # The caller shows progress, and counts shards of all jobs alike.
     ray.data.DataContext.get_current().enable_progress_bars = False
-    rows = [{"plan": shard.plan, "row_group": shard.row_group} for shard in shards]
-    results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        ShardWorker,
-        fn_constructor_args=(root, run, shards[0].job, recipe),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(workers.count, len(shards))),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus,
-    )
-    for _ in results.iter_rows():
-        on_shard()
+    for start in range(0, len(shards), AT_ONCE):
+        some = shards[start : start + AT_ONCE]
+        rows = [{"plan": shard.plan, "row_group": shard.row_group} for shard in some]
+        results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            ShardWorker,
+            fn_constructor_args=(root, run, some[0].job, recipe),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(workers.count, len(some))),
+            num_cpus=workers.cpus,
+            num_gpus=workers.gpus,
+        )
+        for _ in results.iter_rows():
+            on_shard()
 
 
 def begin(function: Callable[..., T], workers: Workers, *args: Any) -> Callable[[], T]:

@@ -6,12 +6,12 @@ leaves a gap in the numbers. `v<N>.json` is written last and makes the version r
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rayramid.models import storage
@@ -53,7 +53,8 @@ INDEX_SCHEMA = pa.schema(
 TEXT_INDEX_SCHEMA = pa.schema(
     [
         ("caption_id", pa.string()),
-        ("caption", pa.string()),
+        # Those of millions of clips may be more than 2 GiB together.
+        ("caption", pa.large_string()),
         ("file", pa.string()),
         ("row_group", pa.int32()),
         ("row", pa.int32()),
@@ -147,7 +148,7 @@ def contents(index: pa.Table, text_index: pa.Table) -> dict[str, Any]:
         "splits": _counts(index["split"]),
         "buckets": _counts(index["bucket"]),
         "statistics": statistics(index),
-        "files": sorted(set(index["file"].to_pylist()) | set(text_index["file"].to_pylist())),
+        "files": sorted({*index["file"].unique().to_pylist(), *text_index["file"].unique().to_pylist()}),
     }
 
 
@@ -169,7 +170,8 @@ def sort_index(index: pa.Table) -> pa.Table:
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:
-    return dict(sorted(Counter(column.to_pylist()).items()))
+    counts = pc.value_counts(column).to_pylist()
+    return {row["values"]: row["counts"] for row in sorted(counts, key=lambda row: str(row["values"]))}
 
 
 def _file(root: str, number: int, suffix: str) -> str:

@@ -9,18 +9,19 @@ from rayramid.models import storage
 
 
 def open_parquet(url: str) -> pq.ParquetFile:
-    """A Parquet file; row groups and columns are fetched by range when they are read."""
+    """A Parquet file; row groups and columns are fetched by range when they are read. MissingError if there is none."""
     local = storage.local_path(url)
-    return pq.ParquetFile(pa.PythonFile(_RangedFile(url), mode="r") if local is None else local)
+    size = storage.size(url)
+    return pq.ParquetFile(pa.PythonFile(_RangedFile(url, size), mode="r") if local is None else local)
 
 
 class _RangedFile(io.RawIOBase):
     """A file at a URL, read by ranges."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, size: int) -> None:
         super().__init__()
         self._url = url
-        self._size = storage.size(url)
+        self._size = size
         self._at = 0
 
     def readable(self) -> bool:

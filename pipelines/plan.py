@@ -6,15 +6,18 @@ that a plan holds is never planned again; only `retry` plans failed items anew, 
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayramid.models import storage
+from rayramid.pipelines import tables
 from rayramid.pipelines.identity import digest
 from rayramid.pipelines.parquet import open_parquet
 
@@ -29,6 +32,8 @@ PLAN_SCHEMA = pa.schema(
 
 # A worker that is done early takes another shard instead of waiting for the last.
 SHARDS_PER_WORKER = 2
+# More make another file: a plan is made in memory.
+SHARDS_PER_PLAN = 256
 
 _READERS = 16
 
@@ -43,30 +48,113 @@ class Item:
 
 @dataclass(frozen=True)
 class Shard:
-    """Items that one worker does in one go and commits together; the rows stay in the plan."""
+    """So many items that one worker does in one go and commits together; they stay in the plan."""
 
     job: str
     shard_id: str
     plan: str
     row_group: int
     generation: int
-    item_ids: tuple[str, ...]
+    size: int
 
 
-def cut(items: Sequence[Item], largest: Callable[[Item], int], workers: int) -> list[list[Item]]:
+@dataclass(frozen=True)
+class Plans:
+    """Everything ever planned for a job: its shards, later generations last, and which of them holds an item.
+
+    `items` has the columns `item_id` and `shard`, a position in `shards`, and is in their order; an item that was
+    planned anew is there again.
+    """
+
+    shards: Sequence[Shard]
+    items: pa.Table
+
+    def missing(self, items: pa.Table) -> pa.Table:
+        """Those of these items that no shard holds."""
+        return tables.without(items, "item_id", self.items["item_id"])
+
+    def done(self, committed: Collection[str]) -> pa.Table:
+        """The `items` of shards that are committed; of an item that was planned anew the latest place alone."""
+        items = self._of(committed, done=True)
+        return tables.distinct(items.take(np.arange(items.num_rows)[::-1]), "item_id")
+
+    def left(self, committed: Collection[str]) -> pa.Table:
+        """The `items` of shards that are not committed."""
+        return self._of(committed, done=False)
+
+    def waiting(self, item_ids: pa.ChunkedArray, committed: Collection[str]) -> list[Shard]:
+        """The shards that hold any of these items and are not committed."""
+        left = self.left(committed)
+        left = left.filter(tables.within(left["item_id"], item_ids))
+        return [self.shards[number] for number in np.unique(left["shard"].to_numpy())]
+
+    def _of(self, committed: Collection[str], *, done: bool) -> pa.Table:
+        states = np.array([shard.shard_id in committed for shard in self.shards], bool)
+        return self.items.filter(pa.array(states[self.items["shard"].to_numpy()] == done))
+
+
+def cut(items: pa.Table, largest: Callable[[Item], int], workers: int) -> Iterator[list[Item]]:
     """Items cut into shards of one bucket each, of at most `largest` items, and small enough that no worker idles."""
-    groups: dict[str, list[Item]] = {}
-    for item in items:
-        groups.setdefault(item.row.get("bucket", ""), []).append(item)
-    shards = []
-    for _, members in sorted(groups.items()):
-        size = max(1, min(largest(members[0]), math.ceil(len(members) / (SHARDS_PER_WORKER * workers))))
-        shards += [members[i : i + size] for i in range(0, len(members), size)]
-    return shards
+    if "bucket" not in items.column_names:
+        groups = [items]
+    else:
+        groups = [
+            items.filter(tables.within(items["bucket"], [name]))
+            for name in sorted(items["bucket"].unique().to_pylist())
+        ]
+    for group in groups:
+        if group.num_rows == 0:
+            continue
+        (first,) = _items(group.slice(0, 1))
+        size = max(1, min(largest(first), math.ceil(group.num_rows / (SHARDS_PER_WORKER * workers))))
+        for start in range(0, group.num_rows, size):
+            yield _items(group.slice(start, size))
 
 
-def write_plan(root: str, job: str, shards: Sequence[Sequence[Item]], generation: int) -> str:
-    """Persist shards as one immutable plan; the same shards give the same file."""
+def write_plans(root: str, job: str, shards: Iterable[Sequence[Item]], generation: int) -> list[str]:
+    """Persist shards as immutable plans; the same shards give the same files."""
+    left = iter(shards)
+    return [_write(root, job, some, generation) for some in iter(lambda: list(islice(left, SHARDS_PER_PLAN)), [])]
+
+
+def read_plans(root: str, job: str) -> Plans:
+    """Every plan of a job."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        read = [pair for found in pool.map(lambda url: _shards(url, job), _plans(root, job)) for pair in found]
+    read.sort(key=lambda pair: (pair[0].generation, pair[0].shard_id))
+    shards = [shard for shard, _ in read]
+    numbers = np.repeat(np.arange(len(shards), dtype=np.int32), [shard.size for shard in shards])
+    items = pa.chunked_array([ids for _, chunks in read for ids in chunks], pa.string())
+    return Plans(shards, pa.table({"item_id": items, "shard": numbers}).combine_chunks())
+
+
+def read_shard(job: str, plan: str, row_group: int) -> tuple[Shard, list[Item]]:
+    """One shard of a plan, with its rows."""
+    table = open_parquet(plan).read_row_group(row_group)
+    return _shard(table, plan, job, row_group), _planned(table)
+
+
+def planned_items(root: str, job: str) -> Iterator[Item]:
+    """Every item ever planned for a job; those planned anew come again."""
+    for url in _plans(root, job):
+        file = open_parquet(url)
+        for group in range(file.num_row_groups):
+            yield from _planned(file.read_row_group(group))
+
+
+def _plans(root: str, job: str) -> list[str]:
+    return list(storage.list_files(storage.join(root, "_plan", job), ".parquet"))
+
+
+def _items(table: pa.Table) -> list[Item]:
+    return [Item(row.pop("item_id"), row) for row in table.to_pylist()]
+
+
+def _planned(table: pa.Table) -> list[Item]:
+    return [Item(row["item_id"], json.loads(row["row"])) for row in table.select(["item_id", "row"]).to_pylist()]
+
+
+def _write(root: str, job: str, shards: Sequence[Sequence[Item]], generation: int) -> str:
     names = [digest("shard", job, generation, sorted(item.item_id for item in shard)) for shard in shards]
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, PLAN_SCHEMA, compression="zstd") as writer:
@@ -81,47 +169,17 @@ def write_plan(root: str, job: str, shards: Sequence[Sequence[Item]], generation
     return url
 
 
-def read_plans(root: str, job: str) -> list[Shard]:
-    """Every shard ever planned for a job, later generations last."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        shards = [shard for found in pool.map(lambda url: _shards(url, job), _plans(root, job)) for shard in found]
-    return sorted(shards, key=lambda shard: (shard.generation, shard.shard_id))
-
-
-def read_shard(job: str, plan: str, row_group: int) -> tuple[Shard, list[Item]]:
-    """One shard of a plan, with its rows."""
-    table = open_parquet(plan).read_row_group(row_group)
-    return _shard(table, plan, job, row_group), _items(table)
-
-
-def planned_items(root: str, job: str) -> Iterator[Item]:
-    """Every item ever planned for a job; those planned anew come again."""
-    for url in _plans(root, job):
-        yield from _items(open_parquet(url).read())
-
-
-def planned(shards: Iterable[Shard]) -> set[str]:
-    """The items that any of the shards holds."""
-    return {item_id for shard in shards for item_id in shard.item_ids}
-
-
-def _plans(root: str, job: str) -> list[str]:
-    return list(storage.list_files(storage.join(root, "_plan", job), ".parquet"))
-
-
-def _items(table: pa.Table) -> list[Item]:
-    return [Item(row["item_id"], json.loads(row["row"])) for row in table.select(["item_id", "row"]).to_pylist()]
-
-
-def _shards(url: str, job: str) -> list[Shard]:
+def _shards(url: str, job: str) -> list[tuple[Shard, Sequence[pa.Array]]]:
+    """The shards of one file, each with the ids of its items."""
     file = open_parquet(url)
     table = file.read(["shard_id", "generation", "item_id"])
-    shards, start = [], 0
+    found, start = [], 0
     for group in range(file.num_row_groups):
         length = file.metadata.row_group(group).num_rows
-        shards.append(_shard(table.slice(start, length), url, job, group))
+        part = table.slice(start, length)
+        found.append((_shard(part, url, job, group), part["item_id"].chunks))
         start += length
-    return shards
+    return found
 
 
 def _shard(table: pa.Table, url: str, job: str, row_group: int) -> Shard:
@@ -131,5 +189,5 @@ def _shard(table: pa.Table, url: str, job: str, row_group: int) -> Shard:
         plan=url,
         row_group=row_group,
         generation=table["generation"][0].as_py(),
-        item_ids=tuple(table["item_id"].to_pylist()),
+        size=table.num_rows,
     )

@@ -1,20 +1,22 @@
 """From a curation to a version of the dataset: the index of what is kept, the statistics, the failures' view."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
-from rayramid.pipelines import manifest
-from rayramid.pipelines.buckets import Bucket
-from rayramid.pipelines.curation import Curated, Curation, empty_text
+from rayramid.pipelines import manifest, tables
+from rayramid.pipelines.buckets import SPATIAL_RATIO, TEMPORAL_RATIO
+from rayramid.pipelines.curation import Curation
+from rayramid.pipelines.identity import caption_id
 from rayramid.pipelines.ledger import LedgerError
-from rayramid.pipelines.outcomes import Outcome
 from rayramid.pipelines.removals import Removals
 from rayramid.pipelines.spec import JOBS, DataSpec
 
@@ -24,17 +26,18 @@ def publish(spec: DataSpec, curation: Curation, removals: Removals, code: dict[s
 
     `removals` were left out of the curation before; the manifest only names them.
     """
-    kept = [clip for clip in curation.clips if clip.fate == "kept"]
-    if not kept or empty_text(curation).row is None:
+    keep = pc.equal(curation.fates, "kept")
+    empty = tables.found(pa.chunked_array([[caption_id("")]]), curation.captions, "caption_id")
+    if not pc.any(keep).as_py() or not empty["ok"][0].as_py():
         return None, False
     assert curation.vae is not None
     assert curation.text is not None
-    for clip in kept:
-        _refuse_foreign(clip, spec.encode.fps, curation.vae.fingerprint, spec.root)
-    rows = [_index_row(clip) for clip in kept]
-    index = manifest.sort_index(pa.Table.from_pylist(rows, schema=manifest.INDEX_SCHEMA))
-    texts = _text_index(curation, kept)
-    if len(set(index["latent_id"].to_pylist())) != len(kept):
+    results = (curation.results[job] for job in ("caption", "embed", "encode"))
+    kept = _Kept(*(table.filter(keep) for table in (curation.clips, curation.verdicts, *results)))
+    _refuse_foreign(kept, spec.encode.fps, curation.vae.fingerprint, spec.root)
+    index = manifest.sort_index(_index(kept))
+    texts = _text_index(curation.captions, kept.captions["caption_id"])
+    if len(index["latent_id"].unique()) != index.num_rows:
         raise LedgerError("a latent would be in the version twice")
     facts = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -51,7 +54,7 @@ def publish(spec: DataSpec, curation: Curation, removals: Removals, code: dict[s
 def write_failures(root: str, curation: Curation) -> None:
     """The view of all failures of the corpus at hand: `failed/<job>.jsonl`, one line each."""
     for job in JOBS:
-        lines = [json.dumps(asdict(failure)) for failure in curation.jobs[job].failures]
+        lines = [json.dumps(asdict(failure)) for failure in curation.failures[job]]
         url = storage.join(root, "failed", f"{job}.jsonl")
         if lines:
             storage.write_atomic(url, ("\n".join(lines) + "\n").encode())
@@ -59,84 +62,76 @@ def write_failures(root: str, curation: Curation) -> None:
             storage.delete(url)
 
 
-def _bucket(clip: Curated) -> Bucket:
-    assert clip.verdict is not None
-    assert clip.verdict.bucket is not None
-    return clip.verdict.bucket
+@dataclass(frozen=True)
+class _Kept:
+    """The kept clips: row i of each table is about the same one."""
+
+    clips: pa.Table
+    buckets: pa.Table
+    captions: pa.Table
+    texts: pa.Table
+    latents: pa.Table
 
 
-def _latent(clip: Curated) -> Outcome:
-    assert clip.latent.outcome is not None
-    return clip.latent.outcome
-
-
-def _index_row(clip: Curated) -> dict[str, Any]:
-    bucket, latent = _bucket(clip), _latent(clip)
-    assert clip.latent.row is not None
-    assert clip.caption.row is not None
-    assert clip.text.outcome is not None
-    return {
-        "latent_id": clip.latent.row["latent_id"],
-        "clip_id": clip.clip["clip_id"],
-        "source": clip.clip["source_id"],
-        "uri": clip.clip["uri"],
-        "split": clip.clip["split"],
-        "kind": clip.clip["kind"],
-        "licence": clip.clip["licence"],
-        "bucket": bucket.name,
-        "file": latent.file,
-        **latent.facts["latent"],
-        **dict(zip("thw", bucket.grid, strict=True)),
-        "frames": bucket.frames,
-        "fps": clip.latent.row["fps"],
-        "caption_ids": [clip.caption.row["caption_id"]],
-        "text_lens": [clip.text.outcome.facts["text_len"]],
-        **{name: latent.facts[name] for name in ("first_mean", "first_std", "later_mean", "later_std")},
+def _index(kept: _Kept) -> pa.Table:
+    clips, latents = kept.clips, kept.latents
+    one_each = np.arange(clips.num_rows + 1, dtype=np.int32)
+    height, width, frames = (kept.buckets[name].to_numpy() for name in ("height", "width", "frames"))
+    columns = {
+        "latent_id": latents["latent_id"],
+        "clip_id": clips["clip_id"],
+        "source": clips["source_id"],
+        **{name: clips[name] for name in ("uri", "split", "kind", "licence")},
+        "bucket": kept.buckets["bucket"],
+        "file": latents["file"],
+        **{part: latents[f"latent_{part}"] for part in ("row_group", "row", "offset", "length", "crc32")},
+        "t": 1 + (frames - 1) // TEMPORAL_RATIO,
+        "h": height // SPATIAL_RATIO,
+        "w": width // SPATIAL_RATIO,
+        "frames": kept.buckets["frames"],
+        "fps": latents["fps"],
+        "caption_ids": _lists(one_each, kept.captions["caption_id"]),
+        "text_lens": _lists(one_each, kept.texts["text_len"]),
+        **{name: latents[name] for name in ("first_mean", "first_std", "later_mean", "later_std")},
     }
+    return pa.table(columns).cast(manifest.INDEX_SCHEMA)
 
 
-def _refuse_foreign(clip: Curated, fps: float, vae: str, root: str) -> None:
-    """UserError unless the file's own words about a latent are what the version will say of it."""
-    bucket, row = _bucket(clip), clip.latent.row
-    assert row is not None
-    expected = {
+def _lists(offsets: NDArray[np.int32], values: pa.ChunkedArray) -> pa.ListArray:
+    return pa.ListArray.from_arrays(offsets, values.combine_chunks())
+
+
+def _refuse_foreign(kept: _Kept, fps: float, vae: str, root: str) -> None:
+    """UserError unless the files' own words about the latents are what the version will say of them."""
+    expected: dict[str, Any] = {
         "vae_fingerprint": vae,
-        "width": bucket.width,
-        "height": bucket.height,
-        "frames": bucket.frames,
+        **{name: kept.buckets[name] for name in ("width", "height", "frames")},
         "fps": fps,
         "latent_dtype": "bf16",
     }
     for name, value in expected.items():
-        if row[name] != value:
-            url = storage.join(root, _latent(clip).file)
-            raise UserError(f"{url}: latent {row['latent_id']} has {name} {row[name]}, not {value}; it is not used")
+        foreign = pc.invert(pc.equal(kept.latents[name], value).fill_null(False))
+        if pc.any(foreign).as_py():
+            number = pc.index(foreign, True).as_py()
+            row = kept.latents.slice(number, 1).to_pylist()[0]
+            wanted = value[number].as_py() if isinstance(value, pa.ChunkedArray) else value
+            url = storage.join(root, row["file"])
+            raise UserError(f"{url}: latent {row['latent_id']} has {name} {row[name]}, not {wanted}; it is not used")
 
 
-def _text_index(curation: Curation, kept: Sequence[Curated]) -> pa.Table:
-    results = {clip.text.row["caption_id"]: clip.text for clip in kept if clip.text.row is not None}
-    empty = empty_text(curation)
-    assert empty.row is not None
-    results[empty.row["caption_id"]] = empty
-    rows = []
-    for caption_id, result in sorted(results.items()):
-        assert result.outcome is not None
-        assert result.row is not None
-        facts = result.outcome.facts
-        places = {
-            f"{name}_{part}": facts[name][part]
-            for name in ("tokens", "pooled")
-            for part in ("offset", "length", "crc32")
-        }
-        rows.append(
-            {
-                "caption_id": caption_id,
-                "caption": result.row["caption"],
-                "file": result.outcome.file,
-                "row_group": facts["tokens"]["row_group"],
-                "row": facts["tokens"]["row"],
-                "text_len": facts["text_len"],
-                **places,
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=manifest.TEXT_INDEX_SCHEMA)
+def _text_index(captions: pa.Table, used: pa.ChunkedArray) -> pa.Table:
+    """The places of the captions that are used and of the empty one."""
+    rows = captions.filter(tables.within(captions["caption_id"], [caption_id(""), *used.unique().to_pylist()]))
+    places = {
+        f"{name}_{part}": rows[f"{name}_{part}"]
+        for name in ("tokens", "pooled")
+        for part in ("offset", "length", "crc32")
+    }
+    columns = {
+        **{name: rows[name] for name in ("caption_id", "caption", "file")},
+        "row_group": rows["tokens_row_group"],
+        "row": rows["tokens_row"],
+        "text_len": rows["text_len"],
+        **places,
+    }
+    return pa.table(columns).cast(manifest.TEXT_INDEX_SCHEMA).sort_by("caption_id")

@@ -8,12 +8,14 @@ import json
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rayramid.models import storage
+
+T = TypeVar("T")
 
 DEATHS_ALLOWED = 2
 
@@ -67,11 +69,22 @@ def find(root: str, job: str, shard_id: str) -> Receipt | None:
     return _read(url) if storage.exists(url) else None
 
 
-def read_receipts(root: str, job: str) -> dict[str, Receipt]:
-    """Every committed shard of a job by its id."""
-    urls = list(storage.list_files(storage.join(root, "_receipts", job), ".json"))
+def committed(root: str, job: str) -> set[str]:
+    """The ids of a job's committed shards; a listing, no receipt is read."""
+    urls = storage.list_files(storage.join(root, "_receipts", job), ".json")
+    return {url.rpartition("/")[2].removesuffix(".json") for url in urls}
+
+
+def read_receipts(root: str, job: str, take: Callable[[Receipt], T]) -> dict[str, T]:
+    """What `take` takes from each receipt of a job, by shard; whole receipts of millions of clips would fill memory."""
+    urls = storage.list_files(storage.join(root, "_receipts", job), ".json")
+
+    def read(url: str) -> tuple[str, T]:
+        receipt = _read(url)
+        return receipt.shard_id, take(receipt)
+
     with ThreadPoolExecutor(_READERS) as pool:
-        return {receipt.shard_id: receipt for receipt in pool.map(_read, urls)}
+        return dict(pool.map(read, urls))
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,16 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
+from numpy.typing import NDArray
 
 from rayramid.models import storage
-from rayramid.pipelines.curation import Curated, Curation
-from rayramid.pipelines.identity import digest
+from rayramid.pipelines import tables
+from rayramid.pipelines.curation import Curation
 from rayramid.pipelines.ledger import Ledger
-from rayramid.pipelines.selection import Limits
+from rayramid.pipelines.selection import Limits, judge
 from rayramid.pipelines.spec import JOBS, DataSpec, Keep
 
 SCORES = tuple(Keep.model_fields)
@@ -83,9 +86,9 @@ def write_report(
         fates={fate: curation.count(fate) for fate in ("kept", "rejected", "failed", "pending")},
         funnel=_funnel(curation),
         rules=_rules(curation),
-        histograms=histograms(curation.clips, curation.bounds),
-        kept=[_card(spec.root, clip) for clip in _sample(curation.clips, "kept")],
-        rejected=[_card(spec.root, clip) for clip in _sample(curation.clips, "rejected")],
+        histograms=histograms(curation.results["score"], curation.fates, curation.bounds),
+        kept=[_card(spec, curation, row) for row in _sample(curation, "kept")],
+        rejected=[_card(spec, curation, row) for row in _sample(curation, "rejected")],
         buckets=_buckets(curation),
         failures=_failures(curation),
         encoders={"VAE": curation.vae, "text": curation.text},
@@ -93,21 +96,22 @@ def write_report(
     storage.write_atomic(storage.join(spec.root, "report", "index.html"), page.encode())
 
 
-def histograms(clips: Sequence[Curated], bounds: Mapping[str, Limits]) -> list[Histogram]:
+def histograms(scores: pa.Table, fates: pa.Array, bounds: Mapping[str, Limits]) -> list[Histogram]:
     """One for each score that has values."""
+    kept = pc.equal(fates, "kept")
     found = []
     for name in SCORES:
-        scored = [(clip.score.row[name], clip.fate == "kept") for clip in clips if clip.score.row is not None]
-        values = [(value, kept) for value, kept in scored if value is not None]
-        if values:
-            found.append(histogram(name, values, bounds[name]))
+        known = scores[name].is_valid()
+        values = scores[name].filter(known).to_numpy()
+        if len(values):
+            found.append(histogram(name, values, kept.filter(known.combine_chunks()).to_numpy(False), bounds[name]))
     return found
 
 
-def histogram(name: str, values: Sequence[tuple[float, bool]], bound: Limits, bins: int = BINS) -> Histogram:
-    """The distribution of (value, kept) pairs."""
-    numbers = np.array([value for value, _ in values])
-    kept = np.array([flag for _, flag in values])
+def histogram(
+    name: str, numbers: NDArray[np.float64], kept: NDArray[np.bool_], bound: Limits, bins: int = BINS
+) -> Histogram:
+    """The distribution of values, those of kept clips and the others apart."""
     # Equal values have no width to divide: one bar, at the value itself.
     spread = numbers.min() < numbers.max()
     edges = np.histogram_bin_edges(numbers, bins=bins) if spread else np.repeat(numbers.min(), 2)
@@ -132,36 +136,39 @@ def histogram(name: str, values: Sequence[tuple[float, bool]], bound: Limits, bi
 
 
 def _funnel(curation: Curation) -> list[tuple[str, int]]:
-    clips = curation.clips
+    ok = {job: int(pc.sum(result["ok"]).as_py() or 0) for job, result in curation.results.items()}
     return [
-        ("sources", len(curation.sources)),
-        ("clips cut", len(clips)),
-        ("scored", sum(clip.score.row is not None for clip in clips)),
-        ("within thresholds", sum(clip.verdict is not None and clip.verdict.bucket is not None for clip in clips)),
-        ("captioned", sum(clip.caption.row is not None for clip in clips)),
-        ("encoded", sum(clip.latent.row is not None for clip in clips)),
+        ("sources", curation.sources),
+        ("clips cut", curation.clips.num_rows),
+        ("scored", ok["score"]),
+        ("within thresholds", curation.verdicts.num_rows - curation.verdicts["bucket"].null_count),
+        ("captioned", ok["caption"]),
+        ("encoded", ok["encode"]),
         ("kept", curation.count("kept")),
     ]
 
 
 def _rules(curation: Curation) -> list[tuple[str, int]]:
-    verdicts = [clip.verdict for clip in curation.clips if clip.fate == "rejected"]
-    return Counter(str(verdict.rule) for verdict in verdicts if verdict is not None).most_common()
+    rules = curation.verdicts["rule"].filter(pc.equal(curation.fates, "rejected"))
+    return Counter(rules.to_pylist()).most_common()
 
 
 def _buckets(curation: Curation) -> list[tuple[str, int, int]]:
-    splits: dict[str, Counter[str]] = {}
-    for clip in curation.clips:
-        if clip.fate == "kept" and clip.verdict is not None and clip.verdict.bucket is not None:
-            splits.setdefault(clip.verdict.bucket.name, Counter())[clip.clip["split"]] += 1
-    return [(name, counts["train"], counts["val"]) for name, counts in sorted(splits.items())]
+    kept = pc.equal(curation.fates, "kept")
+    pairs = zip(
+        curation.verdicts["bucket"].filter(kept).to_pylist(),
+        curation.clips["split"].filter(kept).to_pylist(),
+        strict=True,
+    )
+    counts = Counter(pairs)
+    return [(name, counts[name, "train"], counts[name, "val"]) for name in sorted({name for name, _ in counts})]
 
 
 def _failures(curation: Curation) -> list[dict[str, Any]]:
     """By job and class, the most frequent first, each with one message as an example."""
     groups: dict[tuple[str, str], list[str]] = {}
     for job in JOBS:
-        for failure in curation.jobs[job].failures:
+        for failure in curation.failures[job]:
             groups.setdefault((job, failure.error), []).append(failure.message)
     found = [
         {"job": job, "error": error, "count": len(messages), "example": min(messages)}
@@ -170,29 +177,31 @@ def _failures(curation: Curation) -> list[dict[str, Any]]:
     return sorted(found, key=lambda group: (-group["count"], group["job"], group["error"]))
 
 
-def _sample(clips: Sequence[Curated], fate: str) -> list[Curated]:
-    # A fixed sample: the same clips are shown as long as they are there.
-    candidates = [clip for clip in clips if clip.fate == fate]
-    return sorted(candidates, key=lambda clip: digest("gallery", clip.clip["clip_id"]))[:GALLERY]
+def _sample(curation: Curation, fate: str) -> list[int]:
+    # Ids are hashes and clips are in their order: the first are a random sample, which stays the same.
+    return np.flatnonzero(pc.equal(curation.fates, fate).to_numpy(zero_copy_only=False))[:GALLERY].tolist()
 
 
-def _card(root: str, clip: Curated) -> dict[str, Any]:
-    assert clip.score.outcome is not None
-    assert clip.score.row is not None
-    assert clip.verdict is not None
-    place = clip.score.outcome.facts["preview"]
-    url = storage.join(root, clip.score.outcome.file)
-    preview = base64.b64encode(storage.read_range(url, place["offset"], place["length"])).decode()
+def _card(spec: DataSpec, curation: Curation, number: int) -> dict[str, Any]:
+    """What is shown of one clip."""
+    clip, score, captioned = (
+        table.slice(number, 1).to_pylist()[0]
+        for table in (curation.clips, curation.results["score"], curation.results["caption"])
+    )
+    verdict = judge(clip, score, curation.bounds, spec.encode)
+    url = storage.join(spec.root, score["file"])
+    preview = base64.b64encode(storage.read_range(url, score["preview_offset"], score["preview_length"])).decode()
+    caption = tables.found(pa.chunked_array([[captioned["caption_id"]]], pa.string()), curation.captions, "caption_id")
     return {
         "preview": f"data:image/webp;base64,{preview}",
-        "name": clip.clip["name"],
-        "clip_id": clip.clip["clip_id"],
-        "range": f"{clip.clip['start_ms'] / 1000:.2f}–{clip.clip['end_ms'] / 1000:.2f} s",
-        "split": clip.clip["split"],
-        "bucket": clip.verdict.bucket.name if clip.verdict.bucket else None,
-        "reason": clip.verdict.reason,
-        "caption": clip.caption.row["caption"] if clip.caption.row else None,
-        "scores": {name: clip.score.row[name] for name in SCORES if clip.score.row[name] is not None},
+        "name": clip["name"],
+        "clip_id": clip["clip_id"],
+        "range": f"{clip['start_ms'] / 1000:.2f}–{clip['end_ms'] / 1000:.2f} s",
+        "split": clip["split"],
+        "bucket": verdict.bucket.name if verdict.bucket else None,
+        "reason": verdict.reason,
+        "caption": caption["caption"][0].as_py(),
+        "scores": {name: score[name] for name in SCORES if score[name] is not None},
     }
 
 

@@ -8,11 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayramid.models.errors import UserError
-from rayramid.pipelines import manifest, plan, removals
+from rayramid.pipelines import manifest, plan, removals, tables
 from rayramid.pipelines.identity import caption_id
 from rayramid.pipelines.outcomes import outcomes_of
-from rayramid.pipelines.receipts import read_receipts
-from rayramid.pipelines.removals import Removals, read_removals
+from rayramid.pipelines.removals import read_removals
 
 # What two versions must share to become one.
 SHARED = {"VAE": ("vae", "fingerprint"), "text encoder": ("text", "fingerprint"), "fps": ("fps",)}
@@ -33,7 +32,7 @@ def remove(root: str, sources: Collection[str] = (), clips: Collection[str] = ()
     Raises:
         UserError: nothing was ever planned here by one of these names, or there is no version yet.
     """
-    uris, known = _known(root)
+    uris, known = _uris(root, set(sources)), _cut(root, set(clips))
     unknown = [name for name in sources if name not in uris] + [name for name in clips if name not in known]
     if unknown:
         raise UserError(f"{root}: no source or clip {unknown[0]!r} was ever planned here; nothing is removed")
@@ -75,7 +74,8 @@ def _publish(
 ) -> tuple[int, bool]:
     """A version of what is left of the tables, with the old one's facts as far as they still hold."""
     taken_out = read_removals(root)
-    index = manifest.sort_index(_without(index, taken_out))
+    index = tables.without(tables.without(index, "uri", sorted(taken_out.sources)), "clip_id", sorted(taken_out.clips))
+    index = manifest.sort_index(index)
     used = {caption_id(""), *(name for names in index["caption_ids"].to_pylist() for name in names)}
     texts = texts.filter(pc.is_in(texts["caption_id"], value_set=pa.array(sorted(used)))).combine_chunks()
     facts = {
@@ -88,22 +88,19 @@ def _publish(
     return manifest.publish(root, facts, index, texts)
 
 
-def _without(index: pa.Table, taken_out: Removals) -> pa.Table:
-    out = pc.or_(
-        pc.is_in(index["uri"], value_set=pa.array(sorted(taken_out.sources), pa.string())),
-        pc.is_in(index["clip_id"], value_set=pa.array(sorted(taken_out.clips), pa.string())),
-    )
-    return index.filter(pc.invert(out))
+def _uris(root: str, names: Collection[str]) -> dict[str, str]:
+    """The URIs of sources that were ever planned, among those with these names: a URI or a source_id."""
+    rows = (item.row for item in plan.planned_items(root, "shots")) if names else iter(())
+    return {name: row["uri"] for row in rows for name in (row["uri"], row["source_id"]) if name in names}
 
 
-def _known(root: str) -> tuple[dict[str, str], set[str]]:
-    """URIs of all sources ever planned, by URI and by source_id; the ids of all clips ever cut."""
-    shards = plan.read_plans(root, "shots")
-    receipts = read_receipts(root, "shots")
-    outcomes = outcomes_of(root, "shots", plan.planned(shards), shards, receipts)
-    rows = (item.row for item in plan.planned_items(root, "shots"))
-    uris = {name: row["uri"] for row in rows for name in (row["uri"], row["source_id"])}
-    return uris, {row["clip_id"] for rows in outcomes.rows.values() for row in rows}
+def _cut(root: str, clips: Collection[str]) -> set[str]:
+    """Those of these clips that were ever cut."""
+    if not clips:
+        return set()
+    clip_ids = pa.schema([("clip_id", pa.string())])
+    rows = outcomes_of(root, "shots", plan.read_plans(root, "shots"), columns=clip_ids).rows
+    return set(rows["clip_id"].filter(tables.within(rows["clip_id"], list(clips))).to_pylist())
 
 
 def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,29 @@
 """Which clips are kept. Computed from stored scores whenever they are read, so a new threshold decodes nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
+import pyarrow as pa
 
+from rayramid.pipelines import tables
 from rayramid.pipelines.buckets import Bucket, NoBucketError, choose
 from rayramid.pipelines.job import Row
 from rayramid.pipelines.spec import Bound, Encode, Keep
+
+# A clip is judged by these columns beside its scores.
+JUDGED = ["kind", "width", "height", "start_ms", "end_ms"]
+
+VERDICTS = pa.schema(
+    [
+        ("bucket", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("frames", pa.int32()),
+        ("rule", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -27,14 +43,23 @@ class Verdict:
     reason: str | None = None
 
 
-def limits(scores: Sequence[Row], keep: Keep) -> dict[str, Limits]:
+def limits(scores: pa.Table, keep: Keep) -> dict[str, Limits]:
     """The thresholds as numbers; quantiles are over these scores."""
     found = {}
     for name in Keep.model_fields:
         bound: Bound = getattr(keep, name)
-        values = [row[name] for row in scores if row[name] is not None]
-        found[name] = Limits(_number(bound.min, values), _number(bound.max, values))
+        found[name] = Limits(_number(bound.min, scores[name]), _number(bound.max, scores[name]))
     return found
+
+
+def verdicts(clips: pa.Table, scores: pa.Table, bounds: Mapping[str, Limits], encode: Encode) -> pa.Table:
+    """What `judge` says of each clip and its row of scores, as rows of VERDICTS; nulls where it has no score yet."""
+    pairs = zip(tables.rows_of(clips.select(JUDGED)), tables.rows_of(scores), strict=True)
+    rows = (_verdict_row(judge(clip, row, bounds, encode)) if row["ok"] else {} for clip, row in pairs)
+    batches = [
+        pa.RecordBatch.from_pylist(some, schema=VERDICTS) for some in iter(lambda: list(islice(rows, tables.BATCH)), [])
+    ]
+    return pa.Table.from_batches(batches, VERDICTS)
 
 
 def judge(clip: Row, scores: Row, bounds: Mapping[str, Limits], encode: Encode) -> Verdict:
@@ -71,8 +96,16 @@ def broken_rule(scores: Row, bounds: Mapping[str, Limits]) -> Verdict | None:
     return None
 
 
-def _number(threshold: float | str | None, values: Sequence[float]) -> float | None:
+def _verdict_row(verdict: Verdict) -> Row:
+    bucket = verdict.bucket
+    if bucket is None:
+        return {"rule": verdict.rule}
+    return {"bucket": bucket.name, "height": bucket.height, "width": bucket.width, "frames": bucket.frames}
+
+
+def _number(threshold: float | str | None, scores: pa.ChunkedArray) -> float | None:
     if isinstance(threshold, str):
         share = float(threshold.removeprefix("quantile:"))
-        return float(np.quantile(values, share)) if values else None
+        values = scores.drop_null().to_numpy()
+        return float(np.quantile(values, share)) if len(values) else None
     return threshold

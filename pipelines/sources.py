@@ -1,20 +1,26 @@
 """From the spec's sources to rows: one per file, with an identity that changes when the file does."""
 
 import csv
-import io
 import json
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TextIO
+
+import pyarrow as pa
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.models.sprites.clip import EDITION, SCHEME, SpritesClip
-from rayramid.models.stores.store import MissingError
+from rayramid.models.stores.store import MissingError, Stat
+from rayramid.pipelines import tables
 from rayramid.pipelines.identity import digest, hash_share
+from rayramid.pipelines.job import Row
 from rayramid.pipelines.spec import Source, Sprites
 
 # fmt: off
@@ -24,20 +30,21 @@ VIDEOS = frozenset([
 # fmt: on
 IMAGES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp"])
 
+# One row is one file to be cut into clips. `source_id` follows from uri, size and version; `split` from the name alone.
+SOURCES = pa.schema(
+    [
+        ("source_id", pa.string()),
+        ("uri", pa.string()),
+        ("name", pa.string()),
+        ("kind", pa.string()),
+        ("split", pa.string()),
+        ("licence", pa.string()),
+        # Captions of millions of files may be more than 2 GiB together.
+        ("caption", pa.large_string()),
+    ]
+)
+
 _LOOKUPS = 16
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file to be cut into clips. `source_id` follows from uri, size and version; `split` from the name alone."""
-
-    source_id: str
-    uri: str
-    name: str
-    kind: Literal["video", "image"]
-    split: Literal["train", "val"]
-    licence: str | None
-    caption: str | None
 
 
 @dataclass(frozen=True)
@@ -46,73 +53,95 @@ class _Listed:
     name: str
     licence: str | None
     caption: str | None
+    stat: Stat | None = None
 
 
-def list_sources(sources: Iterable[Source], val_share: float) -> list[SourceFile]:
-    """Every file of all sources, each once, in a stable order.
+def list_sources(sources: Iterable[Source], val_share: float) -> pa.Table:
+    """Every file of all sources, each once, in a stable order, as rows of SOURCES.
 
     A file that a manifest names and that is missing is listed too: it fails as a row of its own when it is cut.
 
     Raises:
         UserError: a source has no file at all, a package is not installed, a manifest is broken.
     """
-    listed = [entry for source in sources for entry in _non_empty(source)]
+    files = tables.distinct(_looked_up(chain.from_iterable(map(_non_empty, sources)), val_share), "source_id")
+    return files.sort_by([("name", "ascending"), ("source_id", "ascending")]).combine_chunks()
+
+
+def _looked_up(listed: Iterator[_Listed], val_share: float) -> pa.Table:
+    """The rows, in order; files that no listing told of are asked for together."""
+
+    def batch(entries: Sequence[_Listed]) -> pa.RecordBatch:
+        return pa.RecordBatch.from_pylist([_row(entry, val_share) for entry in entries], schema=SOURCES)
+
+    batches: list[pa.RecordBatch] = []
     with ThreadPoolExecutor(_LOOKUPS) as pool:
-        identities = list(pool.map(_identity, (entry.uri for entry in listed)))
-    files: dict[str, SourceFile] = {}
-    for entry, identity in zip(listed, identities, strict=True):
-        source_id = digest("source", entry.uri, *identity)
-        files.setdefault(
-            source_id,
-            SourceFile(
-                source_id=source_id,
-                uri=entry.uri,
-                name=entry.name,
-                kind="image" if _is_image(entry.uri) else "video",
-                split="val" if hash_share(entry.name) < val_share else "train",
-                licence=entry.licence,
-                caption=entry.caption,
-            ),
-        )
-    return sorted(files.values(), key=lambda file: (file.name, file.source_id))
+        for some in iter(lambda: list(islice(listed, tables.BATCH)), []):
+            size = -(-len(some) // _LOOKUPS)
+            batches += pool.map(batch, [some[start : start + size] for start in range(0, len(some), size)])
+    return pa.Table.from_batches(batches, SOURCES)
 
 
-def _non_empty(source: Source) -> list[_Listed]:
+def _row(entry: _Listed, val_share: float) -> Row:
+    return {
+        "source_id": digest("source", entry.uri, *_identity(entry)),
+        "uri": entry.uri,
+        "name": entry.name,
+        "kind": "image" if _is_image(entry.uri) else "video",
+        "split": "val" if hash_share(entry.name) < val_share else "train",
+        "licence": entry.licence,
+        "caption": entry.caption,
+    }
+
+
+def _non_empty(source: Source) -> Iterator[_Listed]:
     if source.folder is not None:
-        place, listed = source.folder, list(_folder(source, source.folder))
+        place, listed = source.folder, _folder(source, source.folder)
     elif source.manifest is not None:
-        place, listed = source.manifest, list(_manifest(source, source.manifest))
+        place, listed = source.manifest, _manifest(source, source.manifest)
     elif source.package is not None:
-        place, listed = source.package, list(_package(source, source.package))
+        place, listed = source.package, _package(source, source.package)
     else:
         assert source.sprites is not None
-        place, listed = "sprites", list(_sprites(source, source.sprites))
-    if not listed:
+        place, listed = "sprites", _sprites(source, source.sprites)
+    first = next(listed, None)
+    if first is None:
         raise UserError(f"{place}: no video or image here")
-    return listed
+    yield first
+    yield from listed
 
 
 def _folder(source: Source, folder: str) -> Iterator[_Listed]:
-    for uri in storage.list_files(folder):
+    for uri, stat in storage.list_stats(folder):
         if _suffix(uri) in VIDEOS | IMAGES:
-            yield _Listed(uri, storage.relative(folder, uri), source.licence, source.caption)
+            yield _Listed(uri, storage.relative(folder, uri), source.licence, source.caption, stat)
 
 
 def _manifest(source: Source, manifest: str) -> Iterator[_Listed]:
-    text = storage.read_bytes(manifest).decode("utf-8-sig")
-    try:
-        if _suffix(manifest) == ".csv":
-            rows = list(csv.DictReader(io.StringIO(text)))
-        else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (csv.Error, json.JSONDecodeError) as error:
-        raise UserError(f"{manifest}: not a manifest of jsonl or csv: {error}") from None
-    for number, row in enumerate(rows, start=1):
-        video = row.get("video") if isinstance(row, dict) else None
-        if not video:
-            raise UserError(f"{manifest}: row {number} has no 'video'")
-        uri = video if "://" in video or video.startswith("/") else storage.join(_parent(manifest), video)
-        yield _Listed(uri, video, row.get("licence") or source.licence, row.get("caption") or source.caption)
+    with _opened(manifest) as text:
+        rows = csv.DictReader(text) if _suffix(manifest) == ".csv" else map(json.loads, filter(str.strip, text))
+        try:
+            for number, row in enumerate(rows, start=1):
+                video = row.get("video") if isinstance(row, dict) else None
+                if not video:
+                    raise UserError(f"{manifest}: row {number} has no 'video'")
+                uri = video if "://" in video or video.startswith("/") else storage.join(_parent(manifest), video)
+                yield _Listed(uri, video, row.get("licence") or source.licence, row.get("caption") or source.caption)
+        except (csv.Error, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{manifest}: not a manifest of jsonl or csv: {error}") from None
+
+
+@contextmanager
+def _opened(manifest: str) -> Iterator[TextIO]:
+    """The manifest's text, which is not held in memory."""
+    local = storage.local_path(manifest)
+    with tempfile.TemporaryDirectory(prefix="rayramid-") as folder:
+        if local is None:
+            local = Path(folder) / "manifest"
+            storage.download(manifest, local)
+        storage.stat(str(local))
+        with local.open(encoding="utf-8-sig", newline="") as text:
+            yield text
 
 
 def _package(source: Source, package: str) -> Iterator[_Listed]:
@@ -134,11 +163,11 @@ def _sprites(source: Source, sprites: Sprites) -> Iterator[_Listed]:
         yield _Listed(clip.uri, name, source.licence or "CC0-1.0", clip.caption)
 
 
-def _identity(uri: str) -> tuple[int, str]:
-    if uri.startswith(SCHEME):
+def _identity(entry: _Listed) -> tuple[int, str]:
+    if entry.uri.startswith(SCHEME):
         return (EDITION, "drawn")
     try:
-        found = storage.stat(uri)
+        found = entry.stat or storage.stat(entry.uri)
     except MissingError:
         return (-1, "missing")
     return (found.size, found.version)

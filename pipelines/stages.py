@@ -4,97 +4,149 @@ Modules with heavy imports are loaded where the job is built, in the worker.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
+import pyarrow as pa
+
+from rayramid.pipelines import tables
 from rayramid.pipelines.buckets import Bucket
 from rayramid.pipelines.encoders import Encoder, resolved
-from rayramid.pipelines.identity import caption_id, digest
-from rayramid.pipelines.job import Job, Recipe, Row
+from rayramid.pipelines.identity import digest
+from rayramid.pipelines.job import Job, Recipe
 from rayramid.pipelines.latents import BYTES_PER_VALUE
 from rayramid.pipelines.plan import Item
-from rayramid.pipelines.sources import SourceFile
-from rayramid.pipelines.spec import DataSpec, JobName, Score, Shots
+from rayramid.pipelines.spec import DataSpec, JobName, Keep, Score, Shots
 
-# Rows of one shard at most, so that a shard takes minutes, not hours; latents are counted in bytes instead.
-LARGEST = {"shots": 8, "score": 64, "caption": 1024, "embed": 256}
+# Rows of one shard at most, so that a shard takes minutes, not hours; of latents also a number of bytes.
+LARGEST = {"shots": 8, "score": 64, "caption": 1024, "embed": 256, "encode": 256}
 LATENT_SHARD_BYTES = 256 * 1024**2
 
 LATENT_CHANNELS = 16
 
+_PLACE = {"row_group": pa.int32(), "row": pa.int32(), "offset": pa.int64(), "length": pa.int64(), "crc32": pa.int64()}
+
+
+def _places(tensor: str, *parts: str) -> list[tuple[str, pa.DataType]]:
+    return [(f"{tensor}_{part}", _PLACE[part]) for part in parts]
+
+
+# What is read back of a job's results; the rest stays in its files.
+RESULTS: Mapping[JobName, pa.Schema] = {
+    "shots": pa.schema(
+        [
+            ("clip_id", pa.string()),
+            ("source_id", pa.string()),
+            ("start_ms", pa.int64()),
+            ("end_ms", pa.int64()),
+            ("fps", pa.float64()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("codec", pa.string()),
+        ]
+    ),
+    "score": pa.schema(
+        [*((name, pa.float64()) for name in Keep.model_fields), *_places("preview", "offset", "length")]
+    ),
+    "caption": pa.schema([("caption_id", pa.string()), ("caption", pa.large_string())]),
+    "embed": pa.schema(
+        [
+            ("text_len", pa.int32()),
+            *_places("tokens", "row_group", "row", "offset", "length", "crc32"),
+            *_places("pooled", "offset", "length", "crc32"),
+        ]
+    ),
+    "encode": pa.schema(
+        [
+            ("latent_id", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("frames", pa.int32()),
+            ("fps", pa.float64()),
+            ("latent_dtype", pa.string()),
+            ("vae_fingerprint", pa.string()),
+            *_places("latent", "row_group", "row", "offset", "length", "crc32"),
+            *((f"{which}_{moment}", pa.float32()) for which in ("first", "later") for moment in ("mean", "std")),
+        ]
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Work:
-    """A job with its items; `largest` is the row limit of the shard that an item is in."""
+    """A job with its items, `item_id` and what the job is given; `largest` is the row limit of an item's shard."""
 
     job: JobName
-    items: Sequence[Item]
+    items: pa.Table
     recipe: Recipe
     largest: Callable[[Item], int]
 
 
-def shots_work(spec: DataSpec, sources: Iterable[SourceFile]) -> Work:
+def shots_work(spec: DataSpec, sources: pa.Table) -> Work:
     """Every source file is to be cut."""
     how = spec.shots.model_dump()
-    items = [Item(digest("shots", how, source.source_id), asdict(source)) for source in sources]
+    items = _named(sources, ["source_id"], lambda source_id: digest("shots", how, source_id))
     return _work("shots", items, partial(_shots_job, spec.shots, spec.decode.deadline_s))
 
 
-def score_work(spec: DataSpec, clips: Iterable[Row]) -> Work:
+def score_work(spec: DataSpec, clips: pa.Table) -> Work:
     """Every clip is to be scored."""
     how = spec.score.model_dump()
-    items = [Item(digest("score", how, clip["clip_id"]), clip) for clip in clips]
+    items = _named(clips, ["clip_id"], lambda clip_id: digest("score", how, clip_id))
     return _work("score", items, partial(_score_job, spec.score, spec.decode.deadline_s))
 
 
-def caption_work(spec: DataSpec, kept: Iterable[Row]) -> Work:
+def caption_work(spec: DataSpec, kept: pa.Table) -> Work:
     """Every kept clip is to be captioned; its own caption, or the template and what fills it, is part of the name."""
-    items = []
-    for clip in kept:
-        row = {**clip, "template": spec.caption.template}
-        how = clip["source_caption"] or {"template": spec.caption.template, "name": clip["name"]}
-        items.append(Item(digest("caption", how, clip["clip_id"]), row))
+    template = spec.caption.template
+
+    def name(clip_id: str, own: str | None, clip_name: str) -> str:
+        return digest("caption", own or {"template": template, "name": clip_name}, clip_id)
+
+    items = _named(kept, ["clip_id", "source_caption", "name"], name)
+    items = items.append_column("template", tables.constant(items, template, pa.string()))
     return _work("caption", items, _caption_job)
 
 
-def embed_work(root: str, captions: Iterable[str], text: Encoder) -> Work:
-    """Every distinct caption is to be embedded, and always the empty one."""
-    items = [
-        Item(
-            digest("embed", caption_id(caption), text.fingerprint),
-            {"caption_id": caption_id(caption), "caption": caption},
-        )
-        for caption in sorted({"", *captions})
-    ]
+def embed_work(root: str, captions: pa.Table, text: Encoder) -> Work:
+    """Every distinct caption is to be embedded."""
+    items = _named(captions, ["caption_id"], lambda caption_id: digest("embed", caption_id, text.fingerprint))
     return _work("embed", items, partial(_embed_job, resolved(root, text)))
 
 
-def encode_work(spec: DataSpec, bucketed: Iterable[Row], vae: Encoder) -> Work:
+def encode_work(spec: DataSpec, bucketed: pa.Table, vae: Encoder) -> Work:
     """Every kept clip is to be encoded; source, range, VAE, size, length, rate and crop are part of the name."""
-    items = []
-    for clip in bucketed:
-        pixels = [clip["height"], clip["width"], clip["frames"], clip["fps"], "centre crop"]
-        name = digest("latent", clip["clip_id"], vae.fingerprint, pixels)
-        items.append(Item(name, {**clip, "latent_id": name}))
+
+    def name(clip_id: str, *pixels: float) -> str:
+        return digest("latent", clip_id, vae.fingerprint, [*pixels, "centre crop"])
+
+    items = _named(bucketed, ["clip_id", "height", "width", "frames", "fps"], name)
+    items = items.append_column("latent_id", items["item_id"])
     recipe = partial(_encode_job, resolved(spec.root, vae), vae.fingerprint, spec.decode.deadline_s)
     return Work("encode", items, recipe, _latents_per_shard)
 
 
-def bucketed(spec: DataSpec, clip: Row, bucket: Bucket) -> Row:
-    """A clip as the encoder sees it: sizes and rate are the bucket's."""
-    known = {name: clip[name] for name in ("clip_id", "source_id", "uri", "kind", "start_ms", "end_ms")}
-    pixels = {"height": bucket.height, "width": bucket.width, "frames": bucket.frames, "fps": spec.encode.fps}
-    return {**known, **pixels, "bucket": bucket.name}
+def bucketed(spec: DataSpec, clips: pa.Table, verdicts: pa.Table) -> pa.Table:
+    """Clips as the encoder sees them: sizes and rate are those of the bucket that each one's verdict gave it."""
+    known = clips.select(["clip_id", "source_id", "uri", "kind", "start_ms", "end_ms"])
+    for name in ("height", "width", "frames", "bucket"):
+        known = known.append_column(name, verdicts[name])
+    return known.append_column("fps", tables.constant(known, spec.encode.fps, pa.float64()))
 
 
-def _work(job: JobName, items: Sequence[Item], recipe: Recipe) -> Work:
+def _named(table: pa.Table, columns: list[str], name: Callable[..., str]) -> pa.Table:
+    return table.add_column(0, "item_id", tables.computed(table, columns, name, pa.string()))
+
+
+def _work(job: JobName, items: pa.Table, recipe: Recipe) -> Work:
     return Work(job, items, recipe, lambda item: LARGEST[job])
 
 
 def _latents_per_shard(item: Item) -> int:
     grid = Bucket(item.row["height"], item.row["width"], item.row["frames"]).grid
-    return max(1, LATENT_SHARD_BYTES // (LATENT_CHANNELS * math.prod(grid) * BYTES_PER_VALUE))
+    fitting = LATENT_SHARD_BYTES // (LATENT_CHANNELS * math.prod(grid) * BYTES_PER_VALUE)
+    return max(1, min(fitting, LARGEST["encode"]))
 
 
 def _shots_job(shots: Shots, deadline_s: float) -> Job:

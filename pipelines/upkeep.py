@@ -7,7 +7,6 @@ from rayramid.models.errors import UserError
 from rayramid.pipelines import encoders, manifest, plan, receipts
 from rayramid.pipelines.ledger import Ledger
 from rayramid.pipelines.outcomes import outcomes_of
-from rayramid.pipelines.receipts import Receipt
 from rayramid.pipelines.spec import JOBS
 
 RESULT_FOLDERS = ("clips", "scores", "captions", "text", "latents")
@@ -17,10 +16,7 @@ UPLOAD_S = 24 * 3600.0
 
 def status(root: str) -> list[Ledger]:
     """The ledgers over everything that was ever planned under a root."""
-    found = []
-    for job in JOBS:
-        shards = plan.read_plans(root, job)
-        found.append(outcomes_of(root, job, plan.planned(shards), shards, receipts.read_receipts(root, job)).ledger())
+    found = [outcomes_of(root, job, plan.read_plans(root, job)).ledger() for job in JOBS]
     if not any(ledger.inputs for ledger in found):
         raise UserError(f"{root}: nothing was planned here; start with `rayramid data run SPEC`")
     return found
@@ -30,17 +26,15 @@ def retry(root: str) -> int:
     """Plan all failed items anew, for the next run to do; their number."""
     count = 0
     for job in JOBS:
-        shards = plan.read_plans(root, job)
-        committed = receipts.read_receipts(root, job)
-        waiting = plan.planned(shard for shard in shards if shard.shard_id not in committed)
-        outcomes = outcomes_of(root, job, plan.planned(shards), shards, committed)
-        failed = {failure.item_id for failure in outcomes.failures} - waiting
+        plans = plan.read_plans(root, job)
+        waiting = set(plans.left(receipts.committed(root, job))["item_id"].to_pylist())
+        failed = {failure.item_id for failure in outcomes_of(root, job, plans).failures} - waiting
         if not failed:
             continue
         items = {item.item_id: item for item in plan.planned_items(root, job) if item.item_id in failed}
-        generation = 1 + max(shard.generation for shard in shards)
+        generation = 1 + max(shard.generation for shard in plans.shards)
         # One to a shard: what failed once should not hold up anything else.
-        plan.write_plan(root, job, [[item] for _, item in sorted(items.items())], generation)
+        plan.write_plans(root, job, [[item] for _, item in sorted(items.items())], generation)
         count += len(failed)
     return count
 
@@ -51,22 +45,24 @@ def gc(root: str) -> int:
     These are files of shards that another attempt committed, notes of attempts at committed shards, encoders that were
     made and not recorded, and what was left of uploads a day ago.
     """
-    committed = {receipt.shard_id: receipt for job in JOBS for receipt in receipts.read_receipts(root, job).values()}
+    committed: dict[str, str] = {}
+    for job in JOBS:
+        committed |= receipts.read_receipts(root, job, lambda receipt: receipt.file)
     urls = [*_outdated(root, committed), *_notes(root, committed), *_unrecorded(root)]
     for url in urls:
         storage.delete(url)
     return len(urls) + storage.sweep(root, UPLOAD_S)
 
 
-def _outdated(root: str, committed: dict[str, Receipt]) -> Iterator[str]:
+def _outdated(root: str, committed: dict[str, str]) -> Iterator[str]:
     for folder in RESULT_FOLDERS:
         for url in storage.list_files(storage.join(root, folder), ".parquet"):
-            receipt = committed.get(url.rpartition("/")[2].rpartition("-")[0])
-            if receipt is not None and receipt.file != storage.relative(root, url):
+            file = committed.get(url.rpartition("/")[2].rpartition("-")[0])
+            if file is not None and file != storage.relative(root, url):
                 yield url
 
 
-def _notes(root: str, committed: dict[str, Receipt]) -> Iterator[str]:
+def _notes(root: str, committed: dict[str, str]) -> Iterator[str]:
     for url in storage.list_files(storage.join(root, "_attempts"), ".json"):
         if url.split("/")[-2] in committed:
             yield url

@@ -74,6 +74,10 @@ class LocalStore:
         # Sorted as one string, the order in which S3 lists keys.
         yield from (str(root / name) for name in sorted(names))
 
+    def list_stats(self, url: str) -> Iterator[tuple[str, Stat]]:
+        # A file may go while its folder is listed.
+        return ((file, found) for file in self.list_files(url) if (found := self.stat(file)) is not None)
+
     def delete(self, url: str) -> None:
         with plain_errors(url):
             path_of(url).unlink(missing_ok=True)

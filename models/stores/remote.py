@@ -48,6 +48,9 @@ class RemoteStore:
             root = path.rstrip("/")
             yield from sorted(url.rstrip("/") + name[len(root) :] for name in files.find(root))
 
+    def list_stats(self, url: str) -> Iterator[tuple[str, Stat]]:
+        return ((file, found) for file in self.list_files(url) if (found := self.stat(file)) is not None)
+
     def delete(self, url: str) -> None:
         with _opened(url) as (files, path):
             if files.isfile(path):

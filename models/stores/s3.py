@@ -93,6 +93,9 @@ class S3Store:
         return Stat(head["ContentLength"], head["ETag"].strip('"'))
 
     def list_files(self, url: str) -> Iterator[str]:
+        return (file for file, _ in self.list_stats(url))
+
+    def list_stats(self, url: str) -> Iterator[tuple[str, Stat]]:
         bucket, key = split(url)
         prefix = f"{key.rstrip('/')}/" if key else ""
         with _plain_errors(url):
@@ -100,7 +103,7 @@ class S3Store:
                 for entry in page.get("Contents", []):
                     # Consoles make empty objects named like folders.
                     if not entry["Key"].endswith("/"):
-                        yield f"s3://{bucket}/{entry['Key']}"
+                        yield f"s3://{bucket}/{entry['Key']}", Stat(entry["Size"], entry["ETag"].strip('"'))
 
     def delete(self, url: str) -> None:
         bucket, key = split(url)

@@ -41,6 +41,9 @@ class Store(Protocol):
     def list_files(self, url: str) -> Iterator[str]:
         """Every file below a folder, in the order of their full names."""
 
+    def list_stats(self, url: str) -> Iterator[tuple[str, Stat]]:
+        """The same with what `stat` would say of each; where a listing tells it, without asking for each."""
+
     def delete(self, url: str) -> None:
         """Removes the file; a missing one is fine."""
 

@@ -8,6 +8,7 @@ Prints one JSON line per measure; a few minutes.
 - encode: clips per second of the encode job's shards on Ray, one worker, against a bare loop of decoding and VAE.
 - shard_overhead: seconds that Ray adds to a shard, beside its own reads and writes.
 - memory: peak resident MB of the driver and of the largest worker of each job, at 100 and at 1,000 clips.
+What a driver takes for far more clips is measured by planning.py, without media.
 """
 
 import functools
@@ -168,7 +169,7 @@ def measure_encode(folder: Path, clips: int = 64) -> None:
     spec = spec_of(folder / "encode", {"folder": str(files), "caption": "sprites"}, side=128, frames=33)
     summary = curate.run(spec)
     assert summary.kept == clips
-    spent = sum(receipt.seconds for receipt in read_receipts(spec.root, "encode").values())
+    spent = sum(read_receipts(spec.root, "encode", lambda receipt: receipt.seconds).values())
     dataset = LatentDataset.open(spec.root)
     vae = load_vae(dataset.vae_url)
     uris = dataset.index["uri"].to_pylist()
@@ -201,8 +202,8 @@ def measure_shard_overhead(folder: Path) -> None:
 
     def shards(name: str, count: int) -> tuple[str, list[plan.Shard]]:
         root = str(folder / name)
-        plan.write_plan(root, "score", [[Item(f"i{n}", {"number": n})] for n in range(count)], 0)
-        return root, plan.read_plans(root, "score")
+        plan.write_plans(root, "score", [[Item(f"i{n}", {"number": n})] for n in range(count)], 0)
+        return root, list(plan.read_plans(root, "score").shards)
 
     def on_ray(count: int) -> float:
         root, todo = shards(f"ray-{count}", count)

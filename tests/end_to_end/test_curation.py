@@ -144,15 +144,15 @@ class Killing:
 @pytest.mark.slow
 def test_an_input_that_kills_its_worker_is_set_apart_and_the_others_are_done(ray_cluster, tmp_path):
     root = str(tmp_path)
-    plan.write_plan(
+    plan.write_plans(
         root, "score", [[Item(f"i{n}", {"number": n}) for n in range(s, s + 4)] for s in (0, 4, 8)], generation=0
     )
-    shards = plan.read_plans(root, "score")
+    shards = plan.read_plans(root, "score").shards
     # The workers can't import this file.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     done = []
     execute(root, "run", functools.partial(Killing), shards, Workers(count=2, cpus=0.5), lambda: done.append(1))
-    found = outcomes_of(root, "score", plan.planned(shards), shards, receipts.read_receipts(root, "score"))
+    found = outcomes_of(root, "score", plan.read_plans(root, "score"))
     assert len(done) == 3
     assert (found.ledger().ok, found.ledger().failed) == (11, 1)
     (failure,) = found.failures
@@ -164,8 +164,8 @@ def test_sums_that_do_not_hold_are_exit_code_3(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     root, specification = tmp_path / "data", tmp_path / "data.yaml"
     specification.write_text(f"kind: data\nroot: {root}\nsources: [{{folder: {tmp_path}}}]\n")
-    plan.write_plan(str(root), "shots", [[Item("a", {}), Item("b", {})]], generation=0)
-    (shard,) = plan.read_plans(str(root), "shots")
+    plan.write_plans(str(root), "shots", [[Item("a", {}), Item("b", {})]], generation=0)
+    (shard,) = plan.read_plans(str(root), "shots").shards
     lost = receipts.Receipt("shots", shard.shard_id, "clips/a.parquet", "", 0, 1, 1, 1, 0.0, (), {})
     receipts.commit(str(root), lost)
     for command in (["data", "status", str(root)], ["data", "retry", str(root)]):

@@ -64,6 +64,7 @@ def test_listing_is_recursive_sorted_and_filtered(root: str) -> None:
     # "a" is the folder, not the prefix of "a.txt" and "ab/".
     assert list(storage.list_files(storage.join(root, "a"), ".txt")) == [storage.join(root, "a/z.txt")]
     assert list(storage.list_files(storage.join(root, "nothing"))) == []
+    assert list(storage.list_stats(root)) == [(url, storage.stat(url)) for url in storage.list_files(root)]
 
 
 def test_the_version_changes_with_the_content(root: str) -> None:

@@ -67,6 +67,8 @@ def test_seaweedfs_keeps_every_promise(weed: str, tmp_path: Path, monkeypatch: p
     assert storage.read_bytes(storage.join(weed, "race")) == str(won.index(True)).encode()
     names = [storage.relative(weed, url) for url in storage.list_files(weed)]
     assert names == ["big", *(f"many/{i:04d}" for i in range(1203)), "race"]
+    listed = dict(storage.list_stats(weed))
+    assert all(listed[url] == storage.stat(url) for url in (storage.join(weed, name) for name in ("big", "race")))
 
     storage.delete(storage.join(weed, "big"))
     assert not storage.exists(storage.join(weed, "big"))

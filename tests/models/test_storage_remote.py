@@ -24,6 +24,7 @@ def test_files_are_written_listed_read_and_deleted(folder: str, tmp_path: Path) 
     assert storage.read_bytes(url) == b"0123456789"
     assert storage.read_range(url, 3, 4) == b"3456"
     assert [storage.relative(folder, found) for found in storage.list_files(folder)] == ["a/b.bin"]
+    assert list(storage.list_stats(folder)) == [(url, storage.stat(url))]
     storage.download(url, tmp_path / "b.bin")
     assert (tmp_path / "b.bin").read_bytes() == b"0123456789"
     storage.delete(url)

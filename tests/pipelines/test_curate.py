@@ -5,7 +5,7 @@ import pytest
 from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.pipelines import curate, encoders, manifest, upkeep
-from rayramid.pipelines.plan import Item, read_plans, read_shard, write_plan
+from rayramid.pipelines.plan import Item, read_plans, read_shard, write_plans
 from rayramid.pipelines.receipts import Failure, Receipt, begin, commit
 from rayramid.pipelines.spec import DataSpec
 
@@ -16,7 +16,7 @@ def spec(root, folder):
 
 def receipt(shard, file, failures=()):
     numbers = {"sha256": "", "bytes": 0, "rows": 0, "attempt": 1, "seconds": 0.0, "facts": {}}
-    ok = len(shard.item_ids) - len(failures)
+    ok = shard.size - len(failures)
     return Receipt(job=shard.job, shard_id=shard.shard_id, file=file, ok=ok, failures=tuple(failures), **numbers)
 
 
@@ -50,8 +50,8 @@ def test_status_of_a_root_without_plans_says_how_to_start(tmp_path):
 
 def test_a_retry_plans_the_failed_items_alone_and_only_once(tmp_path):
     root = str(tmp_path)
-    write_plan(root, "caption", [[Item("good", {"n": 1}), Item("bad", {"n": 2})]], generation=0)
-    (shard,) = read_plans(root, "caption")
+    write_plans(root, "caption", [[Item("good", {"n": 1}), Item("bad", {"n": 2})]], generation=0)
+    (shard,) = read_plans(root, "caption").shards
     commit(
         root,
         receipt(
@@ -59,7 +59,7 @@ def test_a_retry_plans_the_failed_items_alone_and_only_once(tmp_path):
         ),
     )
     assert upkeep.retry(root) == 2
-    again = [shard for shard in read_plans(root, "caption") if shard.generation == 1]
+    again = [shard for shard in read_plans(root, "caption").shards if shard.generation == 1]
     assert sorted(read_shard("caption", shard.plan, shard.row_group)[1][0].row["n"] for shard in again) == [1, 2]
     assert upkeep.retry(root) == 0
     status = {ledger.job: ledger for ledger in upkeep.status(root)}
@@ -68,8 +68,8 @@ def test_a_retry_plans_the_failed_items_alone_and_only_once(tmp_path):
 
 def test_gc_deletes_notes_of_committed_shards_and_encoders_that_no_version_uses(tmp_path):
     root = str(tmp_path)
-    write_plan(root, "caption", [[Item("a", {})], [Item("b", {})]], generation=0)
-    committed, under_way = read_plans(root, "caption")
+    write_plans(root, "caption", [[Item("a", {})], [Item("b", {})]], generation=0)
+    committed, under_way = read_plans(root, "caption").shards
     for shard in (committed, under_way):
         begin(root, "caption", shard.shard_id, "run")
     commit(root, receipt(committed, f"captions/{committed.shard_id}-1.parquet"))
@@ -86,8 +86,8 @@ def test_gc_deletes_notes_of_committed_shards_and_encoders_that_no_version_uses(
 
 def test_gc_deletes_only_files_that_another_attempts_receipt_outdated(tmp_path):
     root = str(tmp_path)
-    write_plan(root, "caption", [[Item("a", {})], [Item("b", {})]], generation=0)
-    committed, under_way = read_plans(root, "caption")
+    write_plans(root, "caption", [[Item("a", {})], [Item("b", {})]], generation=0)
+    committed, under_way = read_plans(root, "caption").shards
     commit(root, receipt(committed, f"captions/{committed.shard_id}-2.parquet"))
     folder = tmp_path / "captions"
     folder.mkdir()

@@ -6,7 +6,7 @@ import pytest
 from rayramid.models.errors import UserError
 from rayramid.pipelines import manifest, revise
 from rayramid.pipelines.identity import caption_id
-from rayramid.pipelines.plan import Item, read_plans, read_shard, write_plan
+from rayramid.pipelines.plan import Item, read_plans, read_shard, write_plans
 from rayramid.pipelines.removals import read_removals
 from rayramid.pipelines.worker import work
 
@@ -29,8 +29,8 @@ class Cut:
 
 
 def cut(root, *sources):
-    write_plan(root, "shots", [[Item(f"shots-{s}", {"source_id": s, "uri": f"/videos/{s}.mp4"})] for s in sources], 0)
-    for shard in read_plans(root, "shots"):
+    write_plans(root, "shots", [[Item(f"shots-{s}", {"source_id": s, "uri": f"/videos/{s}.mp4"})] for s in sources], 0)
+    for shard in read_plans(root, "shots").shards:
         work(root, "run", Cut(), *read_shard("shots", shard.plan, shard.row_group))
 
 

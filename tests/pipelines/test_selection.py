@@ -1,5 +1,7 @@
+import pyarrow as pa
+
 from rayramid.pipelines.buckets import Bucket
-from rayramid.pipelines.selection import Limits, judge, limits
+from rayramid.pipelines.selection import JUDGED, Limits, judge, limits, verdicts
 from rayramid.pipelines.spec import Encode, Keep
 
 ENCODE = Encode(sizes=["128x128"], frames=[9], fps=24)
@@ -11,7 +13,8 @@ def scores(**values):
 
 
 def bounds(rows=(), **keep):
-    return limits(rows, Keep.model_validate(keep))
+    schema = pa.schema([(name, pa.float64()) for name in Keep.model_fields])
+    return limits(pa.Table.from_pylist(list(rows), schema=schema), Keep.model_validate(keep))
 
 
 def test_a_clip_within_every_bound_has_a_bucket():
@@ -40,3 +43,13 @@ def test_quantiles_are_over_the_clips_at_hand():
 def test_a_clip_without_a_bucket_is_rejected_not_failed():
     verdict = judge({**CLIP, "end_ms": 200}, scores(), bounds(), ENCODE)
     assert (verdict.rule, verdict.reason) == ("bucket", "5 frames at 24 fps are fewer than 9")
+
+
+def test_verdicts_are_in_the_clips_order_and_null_without_a_score():
+    rows = [{"ok": True, **scores()}, {"ok": False}, {"ok": True, **scores(motion=0.0)}]
+    columns = [("ok", pa.bool_()), *((name, pa.float64()) for name in Keep.model_fields)]
+    clips = pa.Table.from_pylist([CLIP] * 3).select(JUDGED)
+    found = verdicts(clips, pa.Table.from_pylist(rows, schema=pa.schema(columns)), bounds(motion={"min": 1}), ENCODE)
+    assert found["bucket"].to_pylist() == ["128x128x2", None, None]
+    assert found["frames"].to_pylist() == [9, None, None]
+    assert found["rule"].to_pylist() == [None, None, "motion"]

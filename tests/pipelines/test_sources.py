@@ -1,11 +1,16 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from rayramid.models.errors import UserError
 from rayramid.models.sprites.clip import SpritesClip
-from rayramid.pipelines.sources import list_sources
+from rayramid.pipelines import sources
 from rayramid.pipelines.spec import Source, Sprites
+
+
+def list_sources(wanted, val_share):
+    return [SimpleNamespace(**row) for row in sources.list_sources(wanted, val_share).to_pylist()]
 
 
 def names(files):
@@ -52,14 +57,14 @@ def test_a_file_named_twice_is_one_source(tmp_path):
 
 
 def test_sprites_are_addresses_with_true_captions_and_no_files():
-    sources = [Source(sprites=Sprites(clips=3, width=64, height=64, frames=frames)) for frames in (9, 1)]
-    files = list_sources(sources, 0.5)
+    both = [Source(sprites=Sprites(clips=3, width=64, height=64, frames=frames)) for frames in (9, 1)]
+    files = list_sources(both, 0.5)
     assert names(files)[:2] == ["sprites-000000-0-64x64x1", "sprites-000000-0-64x64x9"], "a limit takes some of each"
     assert [file.kind for file in files] == ["image", "video"] * 3
     for file in files:
         assert file.caption == SpritesClip.at(file.uri).caption
         assert file.licence == "CC0-1.0"
-    assert list_sources(sources, 0.5) == files
+    assert list_sources(both, 0.5) == files
 
 
 def test_sprites_too_small_to_see_are_one_line():

@@ -10,7 +10,7 @@ from rayramid.pipelines import receipts
 from rayramid.pipelines.job import Row
 from rayramid.pipelines.ledger import LedgerError
 from rayramid.pipelines.outcomes import outcomes_of
-from rayramid.pipelines.plan import Item, read_plans, read_shard, write_plan
+from rayramid.pipelines.plan import Item, read_plans, read_shard, write_plans
 from rayramid.pipelines.worker import work
 
 
@@ -43,8 +43,8 @@ def _quiet(caplog):
 
 
 def planned_shard(root, numbers):
-    write_plan(root, "score", [[Item(f"i{number}", {"number": number}) for number in numbers]], 0)
-    (shard,) = read_plans(root, "score")
+    write_plans(root, "score", [[Item(f"i{number}", {"number": number}) for number in numbers]], 0)
+    (shard,) = read_plans(root, "score").shards
     return read_shard("score", shard.plan, shard.row_group)
 
 
@@ -62,7 +62,8 @@ def test_a_shard_becomes_one_file_and_one_receipt(root):
     assert receipt.facts == {"i1": {"double": 2}, "i2": {"double": 4}}
     rows = rows_of(root, receipt)
     assert [(row["item_id"], row["status"], row["double"]) for row in rows] == [("i1", "ok", 2), ("i2", "ok", 4)]
-    assert receipts.read_receipts(root, "score") == {receipt.shard_id: receipt}
+    assert receipts.read_receipts(root, "score", lambda receipt: receipt) == {receipt.shard_id: receipt}
+    assert receipts.committed(root, "score") == {receipt.shard_id}
 
 
 def test_a_bad_row_fails_alone_with_its_reason(root):
@@ -118,31 +119,46 @@ def test_of_two_workers_on_one_shard_the_first_receipt_holds(root):
     assert len(list(storage.list_files(storage.join(root, "scores")))) == 2
 
 
+DOUBLE = pa.schema([("double", pa.int64())])
+
+
+def outcomes(root, *item_ids):
+    wanted = pa.chunked_array([item_ids]) if item_ids else None
+    return outcomes_of(root, "score", read_plans(root, "score"), wanted, DOUBLE)
+
+
 def test_outcomes_count_what_is_done_and_what_is_not(root):
-    done(root, Doubling(), [1, 11])
-    shards = read_plans(root, "score")
-    found = outcomes_of(root, "score", ["i1", "i11", "i99"], shards, receipts.read_receipts(root, "score"))
+    receipt = done(root, Doubling(), [1, 11])
+    found = outcomes(root, "i1", "i11", "i99")
     ledger = found.ledger()
     assert (ledger.inputs, ledger.ok, ledger.failed, ledger.pending, ledger.outputs) == (3, 1, 1, 1, 1)
-    assert found.rows["i1"][0]["double"] == 2
+    assert found.rows.to_pylist() == [{"item_id": "i1", "double": 2, "file": receipt.file}]
+    assert [failure.item_id for failure in found.failures] == ["i11"]
     with pytest.raises(LedgerError, match="3 inputs, but 1 ok \\+ 1 failed \\+ 1 pending"):
         ledger.check()
 
 
+def test_outcomes_without_names_are_those_of_all_that_was_planned(root):
+    assert outcomes(root).ledger().inputs == 0
+    done(root, Doubling(), [1, 11])
+    write_plans(root, "score", [[Item("i2", {"number": 2})]], 0)
+    ledger = outcomes(root).ledger()
+    assert (ledger.inputs, ledger.ok, ledger.failed, ledger.pending) == (3, 1, 1, 1)
+
+
 def test_a_receipt_that_lost_an_item_is_an_error(root):
-    done(root, Doubling(), [1, 2])
-    shards = read_plans(root, "score")
-    (receipt,) = receipts.read_receipts(root, "score").values()
-    lost = {receipt.shard_id: type(receipt)(**{**vars(receipt), "ok": 1})}
+    shard, _ = planned_shard(root, [1, 2])
+    lost = {"job": "score", "shard_id": shard.shard_id, "file": "a", "sha256": "", "bytes": 0, "rows": 1, "ok": 1}
+    receipts.commit(root, receipts.Receipt(**lost, attempt=1, seconds=0.0, failures=(), facts={}))
     with pytest.raises(LedgerError, match="2 items, but 1 ok \\+ 0 failed"):
-        outcomes_of(root, "score", ["i1"], shards, lost)
+        outcomes(root, "i1")
 
 
 def test_a_retry_replaces_the_failure_before_it(root):
     done(root, Doubling(), [1, 11])
-    write_plan(root, "score", [[Item("i11", {"number": 4})]], generation=1)
-    retried = next(shard for shard in read_plans(root, "score") if shard.generation == 1)
+    write_plans(root, "score", [[Item("i11", {"number": 4})]], generation=1)
+    retried = next(shard for shard in read_plans(root, "score").shards if shard.generation == 1)
     work(root, "r", Doubling(), *read_shard("score", retried.plan, retried.row_group))
-    found = outcomes_of(root, "score", ["i1", "i11"], read_plans(root, "score"), receipts.read_receipts(root, "score"))
-    assert found.failures == []
-    assert [row["double"] for row in found.rows["i11"]] == [8]
+    found = outcomes(root, "i1", "i11")
+    assert not found.failures
+    assert {row["item_id"]: row["double"] for row in found.rows.to_pylist()} == {"i1": 2, "i11": 8}
