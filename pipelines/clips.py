@@ -1,16 +1,23 @@
 """The clips below a root as they are now: for those who want pixels, not latents."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from rayramid.models.errors import UserError
-from rayramid.pipelines import plan as plans
+from rayramid.pipelines import tables
 from rayramid.pipelines.job import Row
 from rayramid.pipelines.outcomes import outcomes_of
-from rayramid.pipelines.receipts import read_receipts
+from rayramid.pipelines.plan import read_plans
 from rayramid.pipelines.removals import read_removals
-from rayramid.pipelines.selection import broken_rule, limits
+from rayramid.pipelines.selection import Limits, broken_rule, limits
 from rayramid.pipelines.spec import JobName, Keep
+from rayramid.pipelines.stages import RESULTS
+
+# What the shots job says of a clip, and what its source said when it was cut.
+CLIPS = pa.schema([*RESULTS["shots"], *((name, pa.string()) for name in ("uri", "name", "kind", "licence", "split"))])
+SCORES = pa.schema([("clip_id", pa.string()), *((name, pa.float64()) for name in Keep.model_fields)])
 
 
 @dataclass(frozen=True)
@@ -18,12 +25,12 @@ class Clips:
     """What a root holds.
 
     Attributes:
-        kept: clips within the thresholds, by id: rows of the shots job.
+        kept: clips within the thresholds, by id: rows of CLIPS.
         rejected: how many are not.
         unscored: how many could not be judged, and are left out.
     """
 
-    kept: Sequence[Row]
+    kept: pa.Table
     rejected: int
     unscored: int
 
@@ -37,27 +44,31 @@ def read_clips(root: str, keep: Keep) -> Clips:
         UserError: nothing was cut there, or thresholds are given and nothing is scored.
     """
     removals = read_removals(root)
-    clips = {
-        row["clip_id"]: row
-        for row in _rows(root, "shots")
-        if row["uri"] not in removals.sources and row["clip_id"] not in removals.clips
-    }
-    if not clips:
+    clips = _results(root, "shots", CLIPS)
+    clips = tables.without(clips, "uri", sorted(removals.sources))
+    clips = tables.without(clips, "clip_id", sorted(removals.clips))
+    if clips.num_rows == 0:
         raise UserError(f"{root}: no clips here; cut some with `rayramid data run SPEC --only shots`")
-    ordered = [clips[name] for name in sorted(clips)]
+    clips = tables.distinct(clips, "clip_id").sort_by("clip_id")
     if keep == Keep():
-        return Clips(ordered, 0, 0)
-    scores = {row["clip_id"]: row for row in _rows(root, "score")}
-    scored = [clip for clip in ordered if clip["clip_id"] in scores]
-    if not scored:
+        return Clips(clips, 0, 0)
+    scores = tables.found(clips["clip_id"], _results(root, "score", SCORES), "clip_id")
+    scored = scores["clip_id"].is_valid()
+    judged, scores = clips.filter(scored), scores.filter(scored)
+    if judged.num_rows == 0:
         raise UserError(f"{root}: no clip is scored; `keep` needs `rayramid data run SPEC --only score` first")
-    bounds = limits([scores[clip["clip_id"]] for clip in scored], keep)
-    kept = [clip for clip in scored if broken_rule(scores[clip["clip_id"]], bounds) is None]
-    return Clips(kept, len(scored) - len(kept), len(ordered) - len(scored))
+    bounds = limits(scores, keep)
+    fits = tables.computed(
+        scores, SCORES.names, lambda *row: _fits(dict(zip(SCORES.names, row, strict=True)), bounds), pa.bool_()
+    )
+    kept = judged.filter(fits)
+    return Clips(kept, judged.num_rows - kept.num_rows, clips.num_rows - judged.num_rows)
 
 
-def _rows(root: str, job: JobName) -> list[Row]:
+def _fits(scores: Row, bounds: Mapping[str, Limits]) -> bool:
+    return broken_rule(scores, bounds) is None
+
+
+def _results(root: str, job: JobName, columns: pa.Schema) -> pa.Table:
     """The results of all that is committed; the newest where an item was done twice."""
-    shards = plans.read_plans(root, job)
-    outcomes = outcomes_of(root, job, plans.planned(shards), shards, read_receipts(root, job))
-    return [row for _, rows in sorted(outcomes.rows.items()) for row in rows]
+    return outcomes_of(root, job, read_plans(root, job), columns=columns).rows.select(columns.names)

@@ -139,8 +139,7 @@ def scaled(row: Row, phase: Phase) -> tuple[int, int]:
 
 
 def _table(source: ClipSource) -> pa.Table:
-    kept = read_clips(source.root, source.keep).kept
-    return pa.Table.from_pylist([{name: row[name] for name in COLUMNS.names} for row in kept], schema=COLUMNS)
+    return read_clips(source.root, source.keep).kept.select(COLUMNS.names).cast(COLUMNS)
 
 
 def _note(spec: VAESpec, source: ClipSource) -> str:

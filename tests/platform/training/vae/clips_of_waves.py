@@ -23,8 +23,8 @@ def wave(number: int, frames: int = 33, side: int = 48) -> np.ndarray:
 
 def do(root: str, items: Work) -> None:
     """A job's work here, without Ray: plan, shards, receipts."""
-    plans.write_plan(root, items.job, plans.cut(items.items, items.largest, 1), generation=0)
-    for shard in plans.read_plans(root, items.job):
+    plans.write_plans(root, items.job, plans.cut(items.items, items.largest, 1), generation=0)
+    for shard in plans.read_plans(root, items.job).shards:
         work(root, "test", items.recipe(), *plans.read_shard(items.job, shard.plan, shard.row_group))
 
 

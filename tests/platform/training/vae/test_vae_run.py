@@ -5,6 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 
@@ -21,8 +23,7 @@ from rayramid.pipelines.buckets import Bucket
 from rayramid.pipelines.clips import read_clips
 from rayramid.pipelines.encoders import vae_encoder
 from rayramid.pipelines.outcomes import outcomes_of
-from rayramid.pipelines.plan import planned, read_plans
-from rayramid.pipelines.receipts import read_receipts
+from rayramid.pipelines.plan import read_plans
 from rayramid.pipelines.spec import DataSpec, Keep
 from rayramid.pipelines.stages import bucketed, encode_work
 from rayramid.platform.spec import load_spec
@@ -201,7 +202,9 @@ def test_a_damaged_file_ends_the_run_by_name_or_is_replaced_and_counted(vae_spec
     videos = tmp_path / "videos"
     shutil.copytree(Path(clip_root).parent / "videos", videos)
     cut_clips(tmp_path / "data", videos)
-    damaged = next(row for row in read_clips(str(tmp_path / "data"), Keep()).kept if row["split"] == "train")
+    damaged = next(
+        row for row in read_clips(str(tmp_path / "data"), Keep()).kept.to_pylist() if row["split"] == "train"
+    )
     Path(damaged["uri"]).write_bytes(b"no video")
     fields = {"phase": {"data": [str(tmp_path / "data")], "steps": 4, "image_share": 0}}
     fields["model"] = {"preset": "small", "encoder_channels": [8] * 3, "decoder_channels": [8] * 3, "patch_skip": False}
@@ -227,14 +230,16 @@ def test_what_comes_out_encodes_through_the_ordinary_job(vae_spec, clip_root, tm
     data = DataSpec.model_validate(
         {"root": root, "sources": [{"folder": clip_root}], "encode": {"vae": exported(spec), "frames": [17]}}
     )
-    clips = [row for row in read_clips(clip_root, Keep()).kept if row["kind"] == "video"][:2]
+    clips = read_clips(clip_root, Keep()).kept
+    clips = clips.filter(pc.equal(clips["kind"], "video")).slice(0, 2)
     encoder = vae_encoder(root, data.encode.vae, [], 30)
-    do(root, encode_work(data, [bucketed(data, clip, Bucket(32, 32, 17)) for clip in clips], encoder))
-    shards = read_plans(root, "encode")
-    outcomes = outcomes_of(root, "encode", planned(shards), shards, read_receipts(root, "encode"))
+    bucket = Bucket(32, 32, 17)
+    one = {"bucket": bucket.name, "height": bucket.height, "width": bucket.width, "frames": bucket.frames}
+    do(root, encode_work(data, bucketed(data, clips, pa.Table.from_pylist([one, one])), encoder))
+    stored = pa.schema([("latent_shape", pa.list_(pa.int32())), ("vae_fingerprint", pa.string())])
+    outcomes = outcomes_of(root, "encode", read_plans(root, "encode"), columns=stored)
     assert outcomes.ledger().ok == 2
-    rows = [row for rows in outcomes.rows.values() for row in rows]
-    assert {(tuple(row["latent_shape"]), row["vae_fingerprint"]) for row in rows} == {
+    assert {(tuple(row["latent_shape"]), row["vae_fingerprint"]) for row in outcomes.rows.to_pylist()} == {
         ((4, 3, 4, 4), encoder.fingerprint)
     }
 
