@@ -13,24 +13,24 @@ from rayramid.models.pyramid import down, up
 from rayramid.models.render import render, request_of
 from rayramid.models.sampler import Sampler
 from rayramid.platform.training.export import export
-from rayramid.platform.training.loop import Run
+from rayramid.platform.training.loop import Run, run
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.run import settle
 
+ALONE = Ranks(1, 0, torch.device("cpu"))
 SAMPLING = {"first_steps": 2, "later_steps": 2, "guidance": 0, "video_guidance": 0}
 
 
 class Baseline:
     """A short run and the model that it exported."""
 
-    def __init__(self, run):
-        _, _, share = next(run.shares(0))
+    def __init__(self, here):
+        _, _, share = next(here.shares(0))
         clips = next(clips for clips in share.bins if any(clip.latent_CTHW.shape[1] > 1 for clip in clips))
         self.clip = next(clip for clip in clips if clip.latent_CTHW.shape[1] > 1)
-        self.pack, _ = training_pack([self.clip], run.config, run.learner.pyramid, seed=0)
-        torch.nn.init.normal_(run.learner.model.head.out.weight, std=0.1)
-        run.train(lambda step, record: None)
-        self.model = load_model(export(run.spec))
+        self.pack, _ = training_pack([self.clip], here.config, here.learner.pyramid, seed=0)
+        run(here.spec, ALONE, lambda step, record: None)
+        self.model = load_model(export(here.spec))
         self.brief = write_brief(self.model.card, "a blob moves left", seed=0)
         prompt, negative = self.model.text.encode(["a blob moves left", ""])
         self.sampler = Sampler(self.model.dit, self.model.pyramid)
@@ -45,7 +45,7 @@ def baseline(spec):
     def trained(**model):
         fields = {"phase": {"steps": 1, "image_share": 0, "units_per_clip": 3, "tokens_per_bin": 1000}}
         settled = settle(spec(model={"preset": "tiny"} | model, sampling=SAMPLING, validation={"clips": 1}, **fields))
-        return Baseline(Run(settled, Ranks(1, 0, torch.device("cpu"))))
+        return Baseline(Run(settled, ALONE))
 
     return trained
 

@@ -76,7 +76,7 @@ def test_skipped_clips_are_named_and_counted_and_the_loss_is_the_mean_of_the_oth
         sum(clip.units for clips, weight in zip(share.bins, share.weights, strict=True) if weight for clip in clips)
         for share in shares
     ]
-    here.train(silent)
+    run(here.spec, ALONE, silent)
     first, second = lines(here.spec.output)
     assert [line["damaged"] for line in (first, second)] == [
         sum(len(share.damaged) for share in part) for part in (shares[:4], shares[4:])
