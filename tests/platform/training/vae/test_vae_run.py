@@ -14,6 +14,7 @@ from rayramid.models.errors import UserError
 from rayramid.models.media.write import write_mp4
 from rayramid.models.vae.config import preset
 from rayramid.models.vae.discriminator import PatchDiscriminator
+from rayramid.models.vae.io import fingerprint, load_vae
 from rayramid.models.vae.losses import reconstruction_error
 from rayramid.models.vae.model import CausalVAE
 from rayramid.models.vae.past import Whole
@@ -35,7 +36,7 @@ from rayramid.platform.training.vae.export import exported
 from rayramid.platform.training.vae.loop import Run, run
 from rayramid.platform.training.vae.model import configure
 from rayramid.platform.training.vae.perceptual import why_off
-from rayramid.platform.training.vae.run import dry_run, settle
+from rayramid.platform.training.vae.run import dry_run, settle, train
 from rayramid.platform.training.vae.spec import VAESpec
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -274,3 +275,19 @@ def test_a_misspelt_key_is_refused_with_the_right_one(tmp_path):
     path.write_text("kind: vae\noutput: a\nmodel: {preset: small, shortcutz: true}\nphases: []\n")
     with pytest.raises(UserError, match=r"unknown key 'model\.shortcutz'; did you mean 'shortcuts'\?"):
         load_spec(path)
+
+
+@pytest.mark.slow
+def test_ray_train_makes_a_vae_with_two_workers_and_goes_on_where_it_was(vae_spec, ray_cluster):
+    seen = []
+    fields = {"workers": {"count": 2}, "losses": {"perceptual": {"weight": 1.0}}, "statistics": {"clips": 4}}
+    first = train(vae_spec(**fields), on_progress=lambda *news: seen.append(news[:2]))
+    assert first.steps == 4
+    assert seen[-1] == (4, 4)
+    assert (first.quality["split"], set(first.quality) >= {"psnr", "ssim"}) == ("val", True)
+    assert first.fingerprint == fingerprint(load_vae(first.folder))
+    assert any("next: rayramid data run SPEC --set encode.vae=" in line for line in first.lines())
+    # Finished: the same call tells the same without training.
+    seen.clear()
+    assert train(vae_spec(**fields), on_progress=lambda *news: seen.append(news[:2])) == first
+    assert not seen
