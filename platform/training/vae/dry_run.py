@@ -196,13 +196,14 @@ def activation_bytes(config: VAEConfig, frames: int, height: int, width: int, pr
 def _clips_report(clips: pa.Table, phase: Phase) -> ClipsReport:
     found = readable(clips, phase, "train")
     check(found, phase)
+    held = readable(clips, phase, "val")
     visits = phase.steps * phase.clips_per_step * (1 - phase.image_share)
     return ClipsReport(
         videos=len(found.videos),
         images=len(found.images),
         too_short=found.too_short,
         too_small=found.too_small,
-        held_out=len(readable(clips, phase, "val").videos),
+        held_out=len(held.videos or held.images),
         epochs=visits / len(found.videos) if found.videos else 0.0,
     )
 

@@ -4,14 +4,12 @@ Weights are replicated; a step's loss is the mean over its clips, wherever they 
 Shapes: B clips, T frames.
 """
 
-import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from rayramid.models.precision import widen
 from rayramid.models.vae.discriminator import PatchDiscriminator
@@ -30,8 +28,6 @@ from rayramid.platform.training.vae.optimizers import discriminator_optimizer, v
 from rayramid.platform.training.vae.perceptual import perceptual_of
 from rayramid.platform.training.vae.spec import Phase, VAESpec
 from rayramid.platform.training.vae.tally import Tally
-
-log = logging.getLogger(__name__)
 
 
 class Learner:
@@ -165,10 +161,9 @@ class Learner:
         return clip_gradients(weights, self.spec.optimizer.clip)
 
 
-def _sum_over_ranks(gradients: Iterable[Tensor]) -> None:
+def _sum_over_ranks(gradients: Sequence[Tensor]) -> None:
     """One transfer for all of them: there are hundreds, most of them small."""
-    parts = list(gradients)
-    flat = _flatten_dense_tensors(parts)
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
-    for part, total in zip(parts, _unflatten_dense_tensors(flat, parts), strict=True):
-        part.copy_(total)
+    for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(total.view_as(gradient))

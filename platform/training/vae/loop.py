@@ -81,7 +81,8 @@ class Run(Course[Work]):
 
     def quality(self, phase: Phase) -> dict[str, Any]:
         """PSNR, SSIM and LPIPS of the averaged weights. A collective."""
-        chosen = examination(noted_clips(self.spec, phase), phase, self.spec.validation)
+        ratio = self.learner.vae.config.temporal_ratio
+        chosen = examination(noted_clips(self.spec, phase), phase, self.spec.validation, ratio)
         mine = range(self.ranks.rank, len(chosen.clips), self.ranks.world)
         learner = self.learner
 

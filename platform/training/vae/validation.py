@@ -28,7 +28,7 @@ class Examination:
 
     Attributes:
         split: `val`, or `train` where nothing is held out.
-        clips: rows, in the order of their ids.
+        clips: rows, in the order of their ids; images where the phase has no videos.
         frames: of each.
     """
 
@@ -37,15 +37,17 @@ class Examination:
     frames: tuple[int, ...]
 
 
-def examination(clips: pa.Table, phase: Phase, settings: Held) -> Examination:
+def examination(clips: pa.Table, phase: Phase, settings: Held, temporal_ratio: int) -> Examination:
     """The clips that are examined: the first of the split `val` by id, or of `train` where that has none."""
     splits: tuple[Literal["val", "train"], ...] = ("val", "train")
     for split in splits:
-        rows = tuple(readable(clips, phase, split).videos[: settings.clips])
+        found = readable(clips, phase, split)
+        rows = tuple((found.videos or found.images)[: settings.clips])
         if rows:
             break
     wanted = settings.frames or phase.frames
-    return Examination(split, rows, tuple(_whole_latents(min(wanted, length(row, phase))) for row in rows))
+    longest = [1 if row["kind"] == "image" else min(wanted, length(row, phase)) for row in rows]
+    return Examination(split, rows, tuple(frames - (frames - 1) % temporal_ratio for frames in longest))
 
 
 def measure(vae: CausalVAE, perceptual: Perceptual | None, clip_THWC: Frames) -> dict[str, NDArray[np.float64]]:
@@ -89,7 +91,3 @@ def examine(
 ) -> list[dict[str, NDArray[np.float64]]]:
     """`measure` of some clips."""
     return [measure(vae, perceptual, clip) for clip in clips]
-
-
-def _whole_latents(frames: int) -> int:
-    return frames - (frames - 1) % 8

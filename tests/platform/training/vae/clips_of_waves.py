@@ -1,4 +1,4 @@
-"""Clips of drifting waves, cut and scored by the real jobs without Ray."""
+"""Clips of drifting waves, cut and scored by the real jobs without Ray; and a VAE of a few thousand weights."""
 
 from pathlib import Path
 
@@ -10,6 +10,14 @@ from rayramid.pipelines.sources import list_sources
 from rayramid.pipelines.spec import DataSpec, Keep
 from rayramid.pipelines.stages import Work, score_work, shots_work
 from rayramid.pipelines.worker import work
+
+TINY = {
+    "preset": "small",
+    "encoder_channels": [8, 8, 8],
+    "decoder_channels": [8, 8, 8],
+    "norm_groups": 4,
+    "latent_channels": 4,
+}
 
 
 def wave(number: int, frames: int = 33, side: int = 48) -> np.ndarray:

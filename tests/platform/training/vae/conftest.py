@@ -12,15 +12,7 @@ from rayramid.models.media.write import write_mp4
 from rayramid.platform.training.vae.spec import VAESpec
 
 sys.path.insert(0, str(Path(__file__).parent))
-from clips_of_waves import cut_clips, wave
-
-TINY = {
-    "preset": "small",
-    "encoder_channels": [8, 8, 8],
-    "decoder_channels": [8, 8, 8],
-    "norm_groups": 4,
-    "latent_channels": 4,
-}
+from clips_of_waves import TINY, cut_clips, wave
 
 
 @pytest.fixture(scope="session")

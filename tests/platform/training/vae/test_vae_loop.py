@@ -21,6 +21,8 @@ from rayramid.platform.training.vae.validation import centre
 
 # Spawned processes import the module by name.
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+from clips_of_waves import TINY
 from processes import KILLED, train_in_processes
 
 ALONE = Ranks(1, 0, torch.device("cpu"))
@@ -118,6 +120,17 @@ def test_how_many_clips_are_computed_at_once_changes_nothing(vae_spec, tmp_path)
         here.reader.close()
     assert found[0]["adaptive_weight"] > 0
     assert found[0] == pytest.approx(found[1], rel=1e-9)
+
+
+def test_a_phase_of_images_alone_reads_and_measures_images(vae_spec):
+    spec = settled(vae_spec(phase={"image_share": 1.0, "frames": 65, "steps": 1}, model=TINY | {"patch_skip": False}))
+    run(spec, ALONE, silent)
+    (_, loss, terms), (_, found) = *lines(spec.output), *measures(spec.output)
+    assert loss == pytest.approx(terms["reconstruction"] * 1 + 1e-4 * terms["kl"])
+    assert list(found["psnr_by_frame"]) == ["0"]
+    vae = load_vae(exported(spec))
+    assert vae.config.image_scale != 1
+    assert (vae.config.video_shift, vae.config.video_scale) == (0, 1)
 
 
 def test_the_discriminator_begins_at_its_step(vae_spec):
