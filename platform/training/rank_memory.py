@@ -73,6 +73,10 @@ def rank_memory(config: DiTConfig, spec: TrainSpec, pack: PackSize, packs: int) 
         in_use = whole * formats.product if formats.product < formats.exact else 0
     summed_late = shards > 1 and packs > 1 and not memory.offload_weights
     whole_gradients = formats.exact * sum(weight.numel() for weight in _trained(model)) if summed_late else 0
+    activations = activation_bytes(config, pack, memory.recompute, formats)
+    if memory.offload_activations:
+        # Blocks' inputs, of which all but one wait in the host's memory.
+        activations -= (len(blocks) - 1) * pack.tokens * config.width * formats.exact
     _keep_one_shard(model, shards, formats.exact)
     return RankMemory(
         parameters=_bytes(model.parameters()),
@@ -80,7 +84,7 @@ def rank_memory(config: DiTConfig, spec: TrainSpec, pack: PackSize, packs: int) 
         optimizer=_optimizer_bytes(model, spec),
         average=_bytes(_trained(model)),
         in_use=in_use,
-        activations=activation_bytes(config, pack, memory.recompute, formats) // spec.parallel.sequence,
+        activations=activations // spec.parallel.sequence,
         offloaded=memory.offload_weights,
     )
 

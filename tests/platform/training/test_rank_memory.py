@@ -96,6 +96,15 @@ def test_what_is_offloaded_is_not_on_the_device(spec):
     assert said(offloaded) == said(kept)
 
 
+def test_inputs_of_blocks_that_wait_elsewhere_are_not_activations(spec):
+    kept, offloaded = (
+        rank_memory(preset("tiny"), spec(memory={"recompute": "full", "offload_activations": elsewhere}), PACK, packs=1)
+        for elsewhere in (False, True)
+    )
+    # Four blocks of width 96 in fp32; the one at work has its input.
+    assert kept.activations - offloaded.activations == 3 * 1000 * 96 * 4
+
+
 def test_activations_are_those_of_the_spec(spec):
     fields = {"memory": {"recompute": "selective"}, "workers": {"count": 2, "gpus": True}, "parallel": {"sequence": 2}}
     split = spec(precision="auto", **fields)
