@@ -1,4 +1,4 @@
-"""The packed token sequence: what a DiT eats, and how clips are put into bins.
+"""The packed token sequence: what a DiT eats.
 
 Shape letters: C channels, T latents, H and W latent sides, L text tokens, D text width, P pooled width, Q prompts.
 """
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -154,27 +153,6 @@ def training_spans(config: DiTConfig, latents: int, first_unit: int, units: int)
         shared=config.conditioning == "shared_context",
         history_units=config.history_units,
     )
-
-
-def pack(token_counts: Sequence[int], budget: int) -> list[list[int]]:
-    """First-fit decreasing: bins of item indices, no bin over `budget` tokens.
-
-    Raises ValueError when an item alone exceeds the budget.
-    """
-    order = sorted(range(len(token_counts)), key=lambda item: -token_counts[item])
-    if order and token_counts[order[0]] > budget:
-        raise ValueError(
-            f"the largest item has {token_counts[order[0]]} tokens: the budget of {budget} must be at least that"
-        )
-    free = np.full(len(order), budget)
-    bins: list[list[int]] = []
-    for item in order:
-        place = int(np.argmax(free >= token_counts[item]))
-        if place == len(bins):
-            bins.append([])
-        bins[place].append(item)
-        free[place] -= token_counts[item]
-    return bins
 
 
 def check_size(height: int, width: int, config: DiTConfig) -> None:

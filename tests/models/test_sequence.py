@@ -4,13 +4,11 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.dit.embeddings import patchify, positions, table_positions, unpatchify
 from rayramid.models.history import Segment
-from rayramid.models.sequence import Clip, Piece, Prompt, assemble, pack, training_segments
+from rayramid.models.sequence import Clip, Piece, Prompt, assemble, training_segments
 
 CONFIG = DiTConfig(
     heads=2, head_dim=8, double_blocks=1, text_dim=6, pooled_dim=5, rope_axes=(4, 2, 2), latent_channels=3, levels=2
@@ -114,20 +112,3 @@ def test_token_counts_of_a_plan_by_hand() -> None:
     rows = training_segments(official, (4, 16, 24), text_tokens=7, first_unit=2, units=1)
     # One row per stage: C(0, .), C(1, .) and the target.
     assert [sum(s.length for s in rows if s.clip == row) for row in range(3)] == [7 + 18, 7 + 6 + 24 + 24, 7 + 24 + 192]
-
-
-def test_first_fit_decreasing_by_hand() -> None:
-    assert pack([3, 6, 4, 5, 2], budget=10) == [[1, 2], [3, 0, 4]]
-    assert pack([], budget=10) == []
-    with pytest.raises(ValueError, match="the largest item has 11 tokens: the budget of 10"):
-        pack([3, 11], budget=10)
-
-
-@given(st.lists(st.integers(1, 50), max_size=60), st.integers(50, 120))
-def test_bins_hold_every_item_once_within_budget(counts: list[int], budget: int) -> None:
-    bins = pack(counts, budget)
-    assert sorted(item for one in bins for item in one) == list(range(len(counts)))
-    assert all(sum(counts[item] for item in one) <= budget for one in bins)
-    # First fit leaves no two bins that would fit into one.
-    loads = sorted(sum(counts[item] for item in one) for one in bins)
-    assert len(loads) < 2 or loads[0] + loads[1] > budget
