@@ -1,9 +1,10 @@
 """Experiment trackers that a run's metrics go to beside its own files: Weights & Biases and MLflow, both optional."""
 
 import logging
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,9 @@ from rayramid.models.errors import UserError
 from rayramid.platform.training.spec import MetricsSettings, MLflow, WandB
 
 log = logging.getLogger(__name__)
+
+# How long the end of a run waits for a tracker.
+CLOSING_SECONDS = 60.0
 
 
 class Tracker(Protocol):
@@ -125,7 +129,8 @@ class MLflowRun:
         except MlflowException as refused:
             raise UserError(f"metrics.mlflow: {str(refused).splitlines()[0]}") from None
         self.id = run
-        self._sending: list[Any] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
+        self._sending: set[Future[None]] = set()
 
     def tell(self, step: int, values: Mapping[str, float]) -> None:
         """Adds the values of `step`."""
@@ -133,28 +138,35 @@ class MLflowRun:
 
         now = int(1000 * time.time())
         metrics = [Metric(name, value, now, step) for name, value in values.items()]
-        # Training does not wait for the server.
-        self._sending.append(self._client.log_batch(self.id, metrics, synchronous=False))
+        self._send(lambda: self._client.log_batch(self.id, metrics))
 
     def show(self, step: int, name: str, video: Path) -> None:
         """Adds a video of `step`."""
-        with _reported():
-            self._client.log_artifact(self.id, str(video), f"{name}/step-{step:08d}")
+        data = video.read_bytes()
+
+        def send() -> None:
+            with tempfile.TemporaryDirectory(prefix="rayramid-mlflow-") as scratch:
+                copy = Path(scratch, video.name)
+                copy.write_bytes(data)
+                self._client.log_artifact(self.id, str(copy), f"{name}/step-{step:08d}")
+
+        self._send(send)
 
     def close(self) -> None:
-        """Sends what was not sent yet."""
-        for sent in self._sending:
-            with _reported():
-                sent.wait()
-        with _reported():
-            self._client.set_terminated(self.id)
+        """Sends what was not sent yet; gives up after `CLOSING_SECONDS`."""
+        self._send(lambda: self._client.set_terminated(self.id))
+        sent, left = wait(self._sending, CLOSING_SECONDS)
+        self._report(sent)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        if left:
+            log.warning("MLflow has not taken the last %d records of the run", len(left))
 
+    def _send(self, call: Callable[[], None]) -> None:
+        """In a thread: a server that is away is asked again for minutes, and training does not wait for it."""
+        sent, self._sending = wait(self._sending, timeout=0)
+        self._report(sent)
+        self._sending.add(self._thread.submit(call))
 
-@contextmanager
-def _reported() -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        log.warning("MLflow does not take what is logged", extra={"error": str(error).splitlines()[0]})
+    def _report(self, sent: Iterable[Future[None]]) -> None:
+        for failure in filter(None, (each.exception() for each in sent)):
+            log.warning("MLflow does not take what is logged: %s", str(failure).split("\n")[0])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,20 @@ def test_a_tracker_that_is_not_there_is_a_mistake_in_one_line(tmp_path, monkeypa
     with pytest.raises(UserError, match=r"^metrics\.mlflow: .*127\.0\.0\.1") as refused:
         Metrics(str(tmp_path), 0, settings)
     assert "\n" not in str(refused.value)
+
+
+def test_a_server_that_goes_away_costs_what_was_to_be_told_and_nothing_else(tmp_path, monkeypatch, caplog):
+    """A store whose folder vanishes, as a server that answers with errors."""
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    settings = MetricsSettings.model_validate({"mlflow": {"tracking_uri": f"file://{tmp_path / 'mlruns'}"}})
+    metrics = Metrics(str(tmp_path / "run"), 0, settings)
+    metrics.write(1, {"loss": 1.0})
+    shutil.rmtree(tmp_path / "mlruns")
+    metrics.write(2, {"loss": 2.0})
+    metrics.close()
+    assert "MLflow does not take what is logged" in caplog.text
+    assert [record["step"] for record in read_metrics(str(tmp_path / "run"))] == [1, 2]
 
 
 def test_a_tracker_that_is_not_installed_is_refused_with_what_to_install():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rayramid.models import storage
 from rayramid.models.media.preview import sprite_sheet
 from rayramid.models.media.read import read_frames
 from rayramid.models.media.write import write_mp4
@@ -25,20 +26,26 @@ PROMPTS = ["a blob moves left", "a picture"]
 
 
 @pytest.fixture
-def trained(spec):
-    """Two steps of a run that wants videos, in one process."""
-    wanted = settle(
-        spec(
-            phase={"steps": 2},
-            videos={"prompts": PROMPTS, "seed": 5},
-            sampling={"first_steps": 1, "later_steps": 1, "guidance": 1.0, "video_guidance": 1.0},
+def trained_on(spec):
+    """Two steps of a run that wants videos, in one process, with its output at a URL."""
+
+    def train(output):
+        wanted = settle(
+            spec(
+                output=output,
+                phase={"steps": 2},
+                videos={"prompts": PROMPTS, "seed": 5},
+                sampling={"first_steps": 1, "later_steps": 1, "guidance": 1.0, "video_guidance": 1.0},
+            )
         )
-    )
-    run(wanted, Ranks(1, 0, CPU), lambda step, record: None)
-    return wanted
+        run(wanted, Ranks(1, 0, CPU), lambda step, record: None)
+        return wanted
+
+    return train
 
 
-def test_videos_of_a_checkpoint_lie_beside_their_measures(trained):
+def test_videos_of_a_checkpoint_lie_beside_their_measures(trained_on, tmp_path):
+    trained = trained_on(str(tmp_path / "run"))
     report = sample_videos(trained, trained.videos, CPU)
     folder = Path(trained.output, "validation", "step-00000002")
     assert {file.name for file in folder.iterdir()} == {
@@ -82,13 +89,14 @@ def test_means_are_over_the_prompts_that_have_a_measure():
 
 def test_a_late_record_is_written_once_and_its_videos_are_shown(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("wandb")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     frames = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
     write_mp4(tmp_path / "prompt-0.mp4", frames, 8)
     (tmp_path / "prompt-0.webp").write_bytes(sprite_sheet(frames, columns=5))
     late = Late(2, {"videos": {"steadiness": 0.5}}, {"videos/prompt-0": str(tmp_path / "prompt-0.mp4")})
     store = f"file://{tmp_path / 'mlruns'}"
-    settings = MetricsSettings.model_validate({"mlflow": {"tracking_uri": store}})
+    settings = MetricsSettings.model_validate({"mlflow": {"tracking_uri": store}, "wandb": {"mode": "offline"}})
     output = str(tmp_path / "late")
     for _ in range(2):
         metrics = Metrics(output, 3, settings)
@@ -106,6 +114,8 @@ def test_a_late_record_is_written_once_and_its_videos_are_shown(tmp_path, monkey
     (tracked,) = client.search_runs([client.get_experiment_by_name("rayramid").experiment_id])
     (video,) = client.list_artifacts(tracked.info.run_id, "videos/prompt-0/step-00000002")
     assert video.path.endswith(".mp4")
+    (kept,) = (tmp_path / "late").glob("wandb/offline-run-*/files/media/videos/videos/*.mp4")
+    assert kept.read_bytes() == (tmp_path / "prompt-0.mp4").read_bytes()
 
 
 def test_curves_show_one_value_per_step_after_a_restart(tmp_path):
@@ -126,3 +136,11 @@ def test_curves_show_one_value_per_step_after_a_restart(tmp_path):
         (5, 50),
     ]
     assert events.Tags()["scalars"] == ["loss"]
+
+
+@pytest.mark.slow
+def test_videos_go_to_s3(trained_on, s3_bucket):
+    trained = trained_on(s3_bucket)
+    report = sample_videos(trained, trained.videos, CPU)
+    assert newest_report(s3_bucket) == report
+    assert storage.size(storage.join(s3_bucket, "validation", "step-00000002", "prompt-1.mp4")) > 500
