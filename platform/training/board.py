@@ -41,7 +41,9 @@ class Board:
         self._late: list[Late] = []
 
     def begin(self, workers: int) -> None:
-        """A group of workers begins."""
+        """A group of workers begins, as many as there is room for."""
+        if self._asked == "grow":
+            self._asked = ""
         if self._news.group:
             self.tell(f"started again, with {workers} workers")
         self._news = replace(self._news, group=self._news.group + 1, workers=workers)

@@ -65,7 +65,7 @@ class _Watched:
 class FilesWriter(FileSystemWriter):
     """Writes to `url`, then commits.
 
-    DCP calls `write_data` on every rank and `finish` on the first, and raises on all ranks what either raises.
+    DCP calls `finish` on the first rank and the others on every rank, and raises on all ranks what any of them raises.
     """
 
     def __init__(self, url: str, path: Path, commit: Commit) -> None:
@@ -73,6 +73,11 @@ class FilesWriter(FileSystemWriter):
         self.fs = _Disk()
         self._url, self._path, self._commit = url, path, commit
         self._uploads = storage.local_path(url) is None
+
+    def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
+        """Makes the folder."""
+        with plain_errors(str(self._path)):
+            return super().prepare_local_plan(plan)
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """This rank's file."""

@@ -1,7 +1,11 @@
 """Checkpoints: exact, committed in one instant, pruned; half ones are never read."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from rayramid.models import storage
@@ -12,6 +16,10 @@ from rayramid.platform.training.ema import EMA
 from rayramid.platform.training.optimizer import build_optimizers, set_learning_rate
 from rayramid.platform.training.spec import Optimizer
 from rayramid.platform.training.state import TrainState
+
+# Spawned processes import the module by name.
+sys.path.insert(0, str(Path(__file__).parent))
+from processes import in_processes
 
 
 def fresh(kind="adamw", seed=0):
@@ -122,3 +130,19 @@ def test_checkpoints_live_on_s3(s3_bucket):
     assert torch.equal(resumed.model[0].weight, state.model[0].weight)
     checkpoints.prune(folder, keep_last=1, keep_every=None)
     assert checkpoints.latest(folder).step == 2
+
+
+def write_apart(rank, folder, elsewhere):
+    """The second rank writes to another place: a folder of its own, or no folder at all."""
+    told = Checkpoint(7, 0, {}, "", 2, data="step-00000007.aa")
+    tensors = {"model": {f"of_{rank}": torch.full((4,), float(rank))}}
+    with pytest.raises(UserError, match=r"not all workers write to the same storage|is a file, a folder is needed"):
+        checkpoints.save((folder, elsewhere)[rank], tensors, told, dist.group.WORLD)
+
+
+@pytest.mark.parametrize("elsewhere", ["another", "file"])
+def test_what_one_rank_cannot_write_is_committed_by_none(tmp_path, elsewhere):
+    (tmp_path / "file").write_text("")
+    in_processes(write_apart, 2, tmp_path, str(tmp_path / "shared"), str(tmp_path / elsewhere))
+    assert checkpoints.committed(str(tmp_path / "shared")) == []
+    assert checkpoints.committed(str(tmp_path / "another")) == []

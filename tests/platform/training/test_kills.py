@@ -122,3 +122,26 @@ def test_interrupted_twice_a_run_ends_at_once(spec, tmp_path):
         wait_until(lambda: "once more stops at once" in (tmp_path / "err.txt").read_text())
         driver.send_signal(signal.SIGINT)
         assert driver.wait(60) == 130
+
+
+def test_a_worker_that_dies_too_often_ends_the_run_in_one_line(spec, tmp_path, ray_cluster):
+    fields = {"phase": {"steps": 10_000}, "checkpoints": {"every": 3}, "workers": {"restarts": 0}}
+    fragile = spec(**fields)
+    began = time.time()
+    with command(fragile, tmp_path, "--address", ray_cluster) as driver:
+        wait_until(lambda: last_step(fragile.output) >= 7)
+        (worker,) = workers_since(ray_cluster, began)
+        worker.kill()
+        assert driver.wait(240) == 3
+    *_, last = (tmp_path / "err.txt").read_text().splitlines()
+    assert last.startswith("error: worker 0 died, after 0 restarts (workers.restarts): ")
+    assert last.endswith("; the same command goes on from the newest checkpoint")
+
+
+def test_interrupted_while_it_waits_for_machines_a_run_ends(spec, tmp_path, ray_cluster):
+    waiting = spec(workers={"count": 64})
+    with command(waiting, tmp_path, "--address", ray_cluster) as driver:
+        wait_until(lambda: "waiting for more" in (tmp_path / "err.txt").read_text())
+        driver.send_signal(signal.SIGINT)
+        assert driver.wait(120) == 130
+    assert "no step is saved yet" in (tmp_path / "err.txt").read_text()
