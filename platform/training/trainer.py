@@ -9,6 +9,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from textwrap import shorten
 from typing import Any, Literal
 
 import ray
@@ -17,6 +18,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayramid.models.errors import UserError
@@ -158,10 +160,11 @@ def _fit(spec: RunSpec, board: Any) -> bool:
                 if isinstance(failure, UserError):
                     raise failure from None
             for rank, failure in failed.worker_failures.items():
-                if isinstance(failure, ray.exceptions.RayActorError):
-                    cause = str(failure).splitlines()[0]
+                if isinstance(failure, WorkerHealthCheckFailedError | WorkerHealthCheckTimeoutError):
+                    # Its text ends with the reason, below a description of the worker.
+                    reason = shorten(str(failure).splitlines()[-1], 200, placeholder=" …")
                     raise RunFailedError(
-                        f"worker {rank} died, after {workers.restarts} restarts (workers.restarts): {cause}"
+                        f"worker {rank} died, after {workers.restarts} restarts (workers.restarts): {reason}"
                     ) from None
             raise
 
