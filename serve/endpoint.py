@@ -22,6 +22,7 @@ from rayramid.serve.spec import Limits
 from rayramid.serve.store import Claim, Store
 from rayramid.serve.watching import Stream, live_segments, server_sent_events
 from rayramid.serve.wire import (
+    KEY_LENGTH,
     ChangePrompt,
     CreateVideo,
     Errand,
@@ -119,6 +120,9 @@ class Endpoint:
         job_id, key = new_id(), request.headers.get("idempotency-key")
         if key is None:
             return await self._submit(await make(job_id))
+        if not 1 <= len(key) <= KEY_LENGTH:
+            message = f"An Idempotency-Key has 1 to {KEY_LENGTH} characters, this one {len(key)}."
+            raise bad_request(message, "Idempotency-Key")
         name = hashlib.sha256(f"{_owner(request)} {key}".encode()).hexdigest()
         digest = hashlib.sha256(f"{request.url.path} {parsed.request.model_dump_json()}".encode())
         digest.update(parsed.image or b"")

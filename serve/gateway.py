@@ -1,5 +1,6 @@
 """The HTTP API: OpenAI's `/v1/videos`, and what a model that makes videos piece by piece can do beyond it."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Response
@@ -9,7 +10,7 @@ from starlette.requests import Request
 
 from rayramid.serve.endpoint import Endpoint, Order, Variant
 from rayramid.serve.errors import ApiError, bad_request
-from rayramid.serve.openapi import CONTENT, ERRORS, EVENTS, body_of, stream_schemas
+from rayramid.serve.openapi import CONTENT, ERRORS, EVENTS, body_of, components
 from rayramid.serve.scheduler import UnavailableError
 from rayramid.serve.wire import (
     ChangePrompt,
@@ -44,7 +45,7 @@ def create_app(endpoint: Endpoint) -> FastAPI:
     app.include_router(_making(endpoint), tags=["videos"])
     app.include_router(_reading(endpoint), tags=["videos"])
     app.include_router(_server(endpoint), tags=["server"])
-    _describe_streams(app)
+    _add_components(app)
     return app
 
 
@@ -161,8 +162,13 @@ def _add_errors(app: FastAPI) -> None:
         return bad_request(f"{name}: {first['msg']}", name).response()
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> Response:
-        return ApiError(error.status_code, f"{error.detail}.", headers=error.headers).response()
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        methods = _methods(app, request.url.path) if error.status_code == 405 else set()
+        if methods:
+            # Starlette names the methods of one route, though several share the path.
+            headers["Allow"] = ", ".join(sorted(methods))
+        return ApiError(error.status_code, f"{error.detail}.", headers=headers).response()
 
     @app.exception_handler(UnavailableError)
     async def unavailable(_: Request, error: UnavailableError) -> Response:
@@ -174,13 +180,20 @@ def _add_errors(app: FastAPI) -> None:
         return ApiError(500, "The server made a mistake; its log says more.").response()
 
 
-def _describe_streams(app: FastAPI) -> None:
+def _methods(app: FastAPI, path: str) -> set[str]:
+    """What the document says a path can do."""
+    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
+    templates = (each for each in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), path))
+    template = path if path in paths else next(templates, None)
+    return {method.upper() for method in paths[template]} if template else set()
+
+
+def _add_components(app: FastAPI) -> None:
     derive = app.openapi
 
     def document() -> dict[str, Any]:
         found = derive()
-        for name, schema in stream_schemas().items():
-            found["components"]["schemas"].setdefault(name, schema)
+        found["components"]["schemas"] |= components()
         return found
 
     app.openapi = document  # type: ignore[method-assign]

@@ -6,25 +6,51 @@ from pydantic import BaseModel
 
 from rayramid.serve.errors import ErrorBody
 from rayramid.serve.parsing import IMAGE, VIDEO
-from rayramid.serve.wire import CreateVideo, ExtendVideo, Video, VideoEvent
+from rayramid.serve.wire import (
+    KEY_LENGTH,
+    ChangePrompt,
+    CreateVideo,
+    EditVideo,
+    ExtendVideo,
+    PictureReference,
+    RemixVideo,
+    VideoEvent,
+)
 
 Responses = dict[int | str, dict[str, Any]]
 Schema = dict[str, Any]
 
 BINARY: Schema = {"type": "string", "format": "binary"}
 MEDIA: Schema = {"video/mp4": {"schema": BINARY}, "image/webp": {"schema": BINARY}}
-ERRORS: Responses = {"default": {"model": ErrorBody, "description": "What is wrong, and with which parameter"}}
+ERRORS: Responses = {
+    "4XX": {"model": ErrorBody, "description": "What is wrong, and with which parameter"},
+    "5XX": {"model": ErrorBody, "description": "The server can't answer now"},
+}
 CONTENT: Responses = {
     200: {"description": "The bytes", "content": MEDIA},
     206: {"description": "The range that was asked for", "content": MEDIA},
     307: {"description": "Where the store itself gives the bytes out"},
     **ERRORS,
 }
+SENT_EVENT: Schema = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["progress", "completed", "failed"]},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {
+                "anyOf": [{"$ref": "#/components/schemas/VideoEvent"}, {"$ref": "#/components/schemas/Video"}]
+            },
+        },
+    },
+}
 EVENTS: Responses = {
     200: {
         "description": "`progress` events whose data is a VideoEvent; at the end one event `completed` or `failed` "
         "whose data is the Video",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        # Of each event: OpenAPI 3.1 has no other place for it.
+        "content": {"text/event-stream": {"schema": SENT_EVENT}},
     },
     **ERRORS,
 }
@@ -32,49 +58,56 @@ IDEMPOTENCY_KEY: Schema = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH},
     "description": "A request that is repeated with the same key gets the first one's video",
 }
-DATA_URL: Schema = {
-    "type": "object",
-    "properties": {"image_url": {"type": "string", "description": "data:image/…;base64,…"}},
-    "required": ["image_url"],
-    "additionalProperties": False,
-}
+REFERENCE = "#/components/schemas/{model}"
+BODIES: tuple[type[BaseModel], ...] = (CreateVideo, ExtendVideo, RemixVideo, ChangePrompt, EditVideo)
 
 
 def body_of(model: type[BaseModel], *, idempotent: bool = False) -> dict[str, Any]:
-    """What a route says of a body that parsing.py reads, as a form or JSON."""
-    form, plain = _inline(model), _inline(model)
-    if model is CreateVideo:
-        form["properties"][IMAGE] = BINARY
-        plain["properties"][IMAGE] = DATA_URL
-    if model is ExtendVideo:
-        # In a form `video` is written video[id].
-        form["properties"]["video[id]"] = {"type": "string"}
-        del form["properties"][VIDEO]
-        form["required"] = ["video[id]" if name == VIDEO else name for name in form["required"]]
-    content = {"application/json": {"schema": plain}, "multipart/form-data": {"schema": form}}
+    """What a route says of a body that parsing.py reads, as JSON or a form; `components` holds the schemas."""
+    content = {
+        "application/json": {"schema": _reference(model.__name__)},
+        "multipart/form-data": {"schema": _reference(_form_name(model))},
+    }
     extra: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
     return {**extra, "parameters": [IDEMPOTENCY_KEY]} if idempotent else extra
 
 
-def stream_schemas() -> dict[str, Schema]:
-    """Schemas of what comes as events, for the document's components."""
-    return {model.__name__: _inline(model) for model in (VideoEvent, Video)}
+def components() -> dict[str, Schema]:
+    """Schemas of bodies, and of what comes as events alone."""
+    schemas: dict[str, Schema] = {}
+    models: tuple[type[BaseModel], ...] = (*BODIES, PictureReference, VideoEvent)
+    for model in models:
+        schema = model.model_json_schema(ref_template=REFERENCE)
+        schemas |= schema.pop("$defs", {})
+        schemas[model.__name__] = schema
+    for model in BODIES:
+        schemas[_form_name(model)] = _as_form(schemas[model.__name__])
+    picture = [_reference(PictureReference.__name__), {"type": "null"}]
+    schemas[CreateVideo.__name__]["properties"][IMAGE] = {"anyOf": picture}
+    schemas[_form_name(CreateVideo)]["properties"][IMAGE] = BINARY
+    return schemas
 
 
-def _inline(model: type[BaseModel]) -> Schema:
-    """The schema of a model, without references."""
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
+def _reference(name: str) -> Schema:
+    return {"$ref": REFERENCE.format(model=name)}
 
-    def resolved(part: Any) -> Any:
-        if isinstance(part, dict):
-            if "$ref" in part:
-                return resolved(definitions[part["$ref"].rpartition("/")[2]])
-            return {key: resolved(value) for key, value in part.items()}
-        return [resolved(each) for each in part] if isinstance(part, list) else part
 
-    found: Schema = resolved(schema)
-    return found
+def _form_name(model: type[BaseModel]) -> str:
+    return f"{model.__name__}Form"
+
+
+def _as_form(schema: Schema) -> Schema:
+    """The same for a form, in which what is left out is not there and nothing is null; `video` is written video[id]."""
+    properties = {}
+    for name, each in schema.get("properties", {}).items():
+        kinds = [kind for kind in each.get("anyOf", []) if kind.get("type") != "null"]
+        rest = {key: value for key, value in each.items() if key != "anyOf" and (key, value) != ("default", None)}
+        properties[name] = rest | kinds[0] if len(kinds) == 1 else each
+    if VIDEO in properties:
+        properties = {"video[id]" if name == VIDEO else name: each for name, each in properties.items()}
+        properties["video[id]"] = {"type": "string"}
+    required = ["video[id]" if name == VIDEO else name for name in schema.get("required", [])]
+    return schema | {"title": f"{schema['title']}Form", "properties": properties, "required": required}

@@ -47,39 +47,48 @@ async def read(request: Request, limit: int, body: type[B]) -> Parsed[B]:
     Raises:
         ApiError: 400 naming the parameter, 413 for too long a body, 415 for another content type.
     """
-    fields, _ = await _fields(request, limit, ())
-    return Parsed(_validated(fields, body))
+    sent = await _read(request, limit, ())
+    return Parsed(_validated(sent, body))
 
 
 async def read_creation(request: Request, limit: int) -> Parsed[CreateVideo]:
     """Parse and check a body of `POST /v1/videos`; its picture is a file or a data URL. Raises as `read` does."""
-    fields, files = await _fields(request, limit, (IMAGE,))
-    image = files.get(IMAGE)
-    if fields.get(IMAGE) is not None:
-        image = _image_of(fields[IMAGE])
+    sent = await _read(request, limit, (IMAGE,))
+    image = sent.files.get(IMAGE)
+    reference = sent.fields.pop(IMAGE, None)
+    if reference is not None:
+        image = _image_of(reference)
     if image is not None:
         await asyncio.to_thread(_check_image, image)
-    rest = {name: value for name, value in fields.items() if name != IMAGE}
-    return Parsed(_validated(rest, CreateVideo, IMAGE), image)
+    return Parsed(_validated(sent, CreateVideo, IMAGE), image)
 
 
 async def read_extension(request: Request, limit: int) -> Parsed[ExtendVideo]:
     """Parse and check a body of `POST /v1/videos/extensions`. Raises as `read` does."""
-    fields, files = await _fields(request, limit, (VIDEO,))
+    sent = await _read(request, limit, (VIDEO,))
     # The openai client can send an id only with an empty file beside it.
-    if files.get(VIDEO):
+    if sent.files.get(VIDEO):
         message = "A video that is uploaded can't be extended, only one that was made here: send its id as video[id]."
         raise bad_request(message, VIDEO, "not_supported")
-    return Parsed(_validated(fields, ExtendVideo))
+    return Parsed(_validated(sent, ExtendVideo))
 
 
-async def _fields(request: Request, limit: int, files: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, bytes]]:
+@dataclass(frozen=True)
+class _Sent:
+    """A body before it is checked; in a form every value is a string."""
+
+    fields: dict[str, Any]
+    files: dict[str, bytes]
+    form: bool
+
+
+async def _read(request: Request, limit: int, files: tuple[str, ...]) -> _Sent:
     bounded = Request(request.scope, _bounded(request, limit))
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _form(bounded, files)
     if kind == "application/json":
-        return _json(await bounded.body()), {}
+        return _Sent(_json(await bounded.body()), {}, form=False)
     raise ApiError(415, "Send the body as multipart/form-data or application/json.")
 
 
@@ -97,7 +106,7 @@ def _bounded(request: Request, limit: int) -> Callable[[], Any]:
     return receive
 
 
-async def _form(request: Request, allowed: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, bytes]]:
+async def _form(request: Request, allowed: tuple[str, ...]) -> _Sent:
     fields: dict[str, Any] = {}
     files: dict[str, bytes] = {}
     try:
@@ -111,7 +120,7 @@ async def _form(request: Request, allowed: tuple[str, ...]) -> tuple[dict[str, A
                     raise bad_request(f"{name!r} is no file parameter.", name)
     except HTTPException as error:
         raise bad_request(f"The form can't be read: {error.detail}") from error
-    return fields, files
+    return _Sent(fields, files, form=True)
 
 
 def _insert(fields: dict[str, Any], name: str, path: list[str], value: str) -> None:
@@ -130,10 +139,13 @@ def _insert(fields: dict[str, Any], name: str, path: list[str], value: str) -> N
     elif len(rest) == 1:
         items.append(value)
     else:
-        # An object is complete when one of its keys comes again.
-        if not items or not isinstance(items[-1], dict) or rest[1] in items[-1]:
-            items.append({})
-        _insert(items[-1], name, rest[1:], value)
+        # Clients send object after object, or key after key for all of them: each value is the first object's without.
+        objects = [each for each in items if isinstance(each, dict)]
+        found = next((each for each in objects if rest[1] not in each), None)
+        if found is None:
+            found = {}
+            items.append(found)
+        _insert(found, name, rest[1:], value)
 
 
 def _json(body: bytes) -> dict[str, Any]:
@@ -168,9 +180,9 @@ def _check_image(image: bytes) -> None:
         raise bad_request(f"{IMAGE} is not a readable picture: {error}", IMAGE) from error
 
 
-def _validated(fields: dict[str, Any], body: type[B], *others: str) -> B:
+def _validated(sent: _Sent, body: type[B], *others: str) -> B:
     try:
-        return body.model_validate(fields)
+        return body.model_validate(sent.fields, strict=not sent.form)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         path = [str(part) for part in first["loc"]]

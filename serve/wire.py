@@ -3,13 +3,32 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 Prompt = Annotated[str, Field(min_length=1, max_length=32000)]
-Seconds = Annotated[float, Field(gt=0), AllowInfNan(False)]
 Scale = Annotated[float, Field(ge=0, le=100), AllowInfNan(False)]
 MOST_PROMPTS = 64
+# Of an Idempotency-Key, in characters.
+KEY_LENGTH = 255
+
+
+def _number(value: Any) -> Any:
+    """OpenAI's clients send seconds as a string."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError as error:
+            raise ValueError(f"{value!r} is not a valid number") from error
+    return value
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(_number, json_schema_input_type=float | Annotated[str, Field(pattern=r"^\d+(\.\d+)?$")]),
+    Field(gt=0),
+    AllowInfNan(False),
+]
 
 
 class Body(BaseModel):
@@ -21,7 +40,7 @@ class Body(BaseModel):
 class PromptAt(Body):
     """A prompt that takes over in the midst of a video."""
 
-    from_second: Annotated[float, Field(ge=0), AllowInfNan(False)]
+    from_second: Annotated[float, Field(ge=0, le=1e6), AllowInfNan(False)]
     prompt: Prompt
 
 
@@ -30,13 +49,25 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        json.loads(value)
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from error
+    return _PROMPTS.validate_json(value, strict=True)
+
+
+_PROMPTS = TypeAdapter(list[PromptAt])
+
+
+def _truth(value: Any) -> Any:
+    """A form has no booleans."""
+    return {"true": True, "false": False}.get(value, "") if isinstance(value, str) else value
+
+
+Flag = Annotated[bool, BeforeValidator(_truth, json_schema_input_type=bool)]
 
 
 Schedule = Annotated[
-    tuple[PromptAt, ...],
+    list[PromptAt],
     BeforeValidator(_parsed, json_schema_input_type=list[PromptAt]),
     Field(
         max_length=MOST_PROMPTS,
@@ -49,8 +80,8 @@ Schedule = Annotated[
 class Errand(Body):
     """What every request for a video may carry beside OpenAI's parameters."""
 
-    prompt_schedule: Schedule = ()
-    rewrite_prompt: bool = Field(
+    prompt_schedule: Schedule = []
+    rewrite_prompt: Flag = Field(
         default=False, description="Let the server's language model write the prompts out; both are in the answer"
     )
     priority: int = Field(default=0, ge=-100, le=100, description="Of two jobs of one API key the higher goes first")
@@ -59,8 +90,14 @@ class Errand(Body):
     )
 
 
+class PictureReference(Body):
+    """The picture that a video begins with, where it is not a file."""
+
+    image_url: str = Field(pattern="^data:", description="data:image/…;base64,…")
+
+
 class CreateVideo(Errand):
-    """The body of `POST /v1/videos`, apart from the image. Fields after `seconds` are this server's own."""
+    """The body of `POST /v1/videos`, apart from the picture. Fields after `seconds` are this server's own."""
 
     prompt: Prompt
     model: str | None = None

@@ -67,6 +67,7 @@ class Worker:
             await task
         finally:
             task.cancel()
+            await asyncio.wait((task,))
 
     async def _began(self, job_id: str, number: int) -> bool:
         if not await asyncio.to_thread(self._store.begin, job_id, number):

@@ -121,7 +121,8 @@ def test_a_video_begins_with_the_picture_that_is_given(endpoint, tmp_path, way):
         ({"seconds": 31}, "seconds", "more than the 30"),
         ({"seed": -1}, "seed", "greater than or equal to 0"),
         ({"steps": 0}, "steps", "greater than or equal to 1"),
-        ({"guidance_scale": "NaN"}, "guidance_scale", "finite"),
+        ({"guidance_scale": "NaN"}, "guidance_scale", "valid number"),
+        ({"rewrite_prompt": 1}, "rewrite_prompt", "valid boolean"),
         ({"model": "sora-2"}, "model", "'tiny'"),
         ({"sed": 1}, "sed", "did you mean 'seed'?"),
         ({"input_reference": {"image_url": "https://example.com/a.png"}}, "input_reference", "data:"),
@@ -326,10 +327,6 @@ def test_a_job_for_another_version_of_the_model_fails_clearly(endpoint, new_job,
 
 def test_health_and_readiness(endpoint):
     async def scenario(endpoint):
-        return [(await endpoint.http.get(path)).json() for path in ("/health", "/ready", "/openapi.json")]
+        return [(await endpoint.http.get(path)).json() for path in ("/health", "/ready")]
 
-    health, ready, document = endpoint(scenario, generating=False)
-    assert (health, ready) == ({"status": "ok"}, {"status": "ready"})
-    body = document["paths"]["/v1/videos"]["post"]["requestBody"]["content"]
-    assert set(body) == {"application/json", "multipart/form-data"}
-    assert {"prompt", "seed", "input_reference"} <= set(body["application/json"]["schema"]["properties"])
+    assert endpoint(scenario, generating=False) == [{"status": "ok"}, {"status": "ready"}]

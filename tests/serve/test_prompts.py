@@ -33,7 +33,7 @@ def test_a_schedule_changes_the_video_from_its_units_on_and_no_sooner(endpoint, 
     assert difference[9:].min() > 1
 
 
-@pytest.mark.parametrize("way", ["openai", "curl"])
+@pytest.mark.parametrize("way", ["nested", "openai", "curl"])
 def test_a_schedule_comes_in_a_form_as_well(endpoint, way):
     nested = [
         ("prompt", "a cat"),
@@ -43,8 +43,13 @@ def test_a_schedule_comes_in_a_form_as_well(endpoint, way):
         ("prompt_schedule[][from_second]", "3"),
         ("prompt_schedule[][prompt]", "a cow"),
     ]
-    as_json = [*nested[:2], ("prompt_schedule", json.dumps(SCHEDULE))]
-    fields = [(name, (None, value)) for name, value in (nested if way == "openai" else as_json)]
+    ways = {
+        "nested": nested,
+        # All values of one key, then all of the next.
+        "openai": sorted(nested),
+        "curl": [*nested[:2], ("prompt_schedule", json.dumps(SCHEDULE))],
+    }
+    fields = [(name, (None, value)) for name, value in ways[way]]
 
     async def scenario(endpoint):
         return (await endpoint.http.post("/v1/videos", files=fields)).json()
