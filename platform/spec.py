@@ -16,7 +16,7 @@ from rayramid.models.errors import UserError
 # Each floor owns the model of its specs; names are resolved on use, so that no command imports what it does not need.
 KINDS: Mapping[str, str] = {
     "data": "rayramid.pipelines.spec:DataSpec",
-    "train": "rayramid.platform.training.spec:TrainSpec",
+    "train": "rayramid.platform.training.spec.train:TrainSpec",
     "vae": "rayramid.platform.training.vae.spec:VAESpec",
     "serve": "rayramid.serve.spec:ServeSpec",
 }

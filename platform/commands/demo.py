@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rayramid.pipelines.curate import Summary
     from rayramid.pipelines.spec import DataSpec
     from rayramid.platform.training.run import TrainResult
-    from rayramid.platform.training.spec import TrainSpec
+    from rayramid.platform.training.spec.train import TrainSpec
     from rayramid.serve.spec import ServeSpec
 
 # A clip of the training split, at the size it was trained at.

@@ -16,7 +16,7 @@ from rayramid.platform.spec import load_spec
 from rayramid.platform.training.outcome import RunFailedError, StoppedError
 
 if TYPE_CHECKING:
-    from rayramid.platform.training.spec import RunSpec
+    from rayramid.platform.training.spec.run import RunSpec
 
 # What trains each kind of spec: modules with `dry_run` and `train`.
 TRAINERS = {"train": "rayramid.platform.training.run", "vae": "rayramid.platform.training.vae.run"}

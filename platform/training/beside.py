@@ -15,7 +15,7 @@ import torch
 
 from rayramid.models import storage
 from rayramid.platform.training.late import Late
-from rayramid.platform.training.spec import TrainSpec
+from rayramid.platform.training.spec.train import TrainSpec
 from rayramid.platform.training.videos import Report, folder_of, newest_report, read_report, sample_videos
 
 log = logging.getLogger(__name__)

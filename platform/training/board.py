@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from rayramid.platform.training.late import Late
-from rayramid.platform.training.spec import Workers
+from rayramid.platform.training.spec.hardware import Workers
 from rayramid.platform.training.status import Status
 
 # Ray reserves what is free within milliseconds.

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Literal
 
 from rayramid.platform.training.index import ClipTable, Index
-from rayramid.platform.training.spec import Phase
+from rayramid.platform.training.spec.curriculum import Phase
 from rayramid.platform.training.visits import image_share, target_windows
 
 Kind = Literal["video", "image"]

@@ -17,7 +17,7 @@ from rayramid.platform.training.late import Beside, write_late
 from rayramid.platform.training.metrics import open_metrics
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.saver import Saver
-from rayramid.platform.training.spec import RunSpec
+from rayramid.platform.training.spec.run import RunSpec
 from rayramid.platform.training.state import TrainState
 
 log = logging.getLogger(__name__)

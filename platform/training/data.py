@@ -12,7 +12,8 @@ from rayramid.pipelines import manifest
 from rayramid.pipelines.dataset import LatentDataset
 from rayramid.platform.training.index import ClipTable, Index, Measure
 from rayramid.platform.training.outline import OutlinedDataset, is_missing
-from rayramid.platform.training.spec import Phase, Root, TrainSpec
+from rayramid.platform.training.spec.curriculum import Phase, Root
+from rayramid.platform.training.spec.train import TrainSpec
 
 
 @dataclass(frozen=True, eq=False)

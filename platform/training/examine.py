@@ -23,7 +23,8 @@ from rayramid.platform.training.mesh import check_parallel
 from rayramid.platform.training.model import configure, origin_of
 from rayramid.platform.training.plan import Bin, check_budget, deal, steps
 from rayramid.platform.training.rank_memory import formats_of, rank_memory
-from rayramid.platform.training.spec import Phase, TrainSpec
+from rayramid.platform.training.spec.curriculum import Phase
+from rayramid.platform.training.spec.train import TrainSpec
 from rayramid.platform.training.visits import image_share
 
 # Steps that stand for a whole phase, and how many of their packs are looked at for memory.

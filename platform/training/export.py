@@ -17,7 +17,9 @@ from rayramid.platform.training.checkpoint import Checkpoint
 from rayramid.platform.training.data import Datasets, open_datasets
 from rayramid.platform.training.lora import adapt
 from rayramid.platform.training.model import build, configure
-from rayramid.platform.training.spec import Phase, Sampling, TrainSpec
+from rayramid.platform.training.spec.curriculum import Phase
+from rayramid.platform.training.spec.model import Sampling
+from rayramid.platform.training.spec.train import TrainSpec
 
 # Of every stage, where neither spec nor a model to start from says: the published ones.
 FIRST_STEPS, LATER_STEPS = 20, 10

@@ -20,7 +20,7 @@ from rayramid.pipelines.dataset import DamagedError
 from rayramid.platform.training.data import Datasets
 from rayramid.platform.training.index import Index
 from rayramid.platform.training.plan import Bin, Bookmark, deal, marked_steps
-from rayramid.platform.training.spec import Phase
+from rayramid.platform.training.spec.curriculum import Phase
 from rayramid.platform.training.visits import Item
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from rayramid.platform.training.optimizer import build_optimizers, clip_gradient
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.plan import phase_seed
 from rayramid.platform.training.precision import Precision
-from rayramid.platform.training.spec import Phase, TrainSpec
+from rayramid.platform.training.spec.curriculum import Phase
+from rayramid.platform.training.spec.train import TrainSpec
 from rayramid.platform.training.state import TrainState
 from rayramid.platform.training.tally import Tally
 

@@ -19,7 +19,8 @@ from rayramid.platform.training.meter import Meter
 from rayramid.platform.training.optimizer import learning_rate
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.plan import Bookmark
-from rayramid.platform.training.spec import Phase, TrainSpec
+from rayramid.platform.training.spec.curriculum import Phase
+from rayramid.platform.training.spec.train import TrainSpec
 from rayramid.platform.training.tally import Losses, Tally
 from rayramid.platform.training.validation import SEED, held_out
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
-from rayramid.platform.training.spec import Lora
+from rayramid.platform.training.spec.model import Lora
 
 if TYPE_CHECKING:
     from peft import LoraModel

@@ -12,7 +12,7 @@ from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.precision import Precision
-from rayramid.platform.training.spec import Memory, Parallel
+from rayramid.platform.training.spec.hardware import Memory, Parallel
 
 
 @dataclass(frozen=True)

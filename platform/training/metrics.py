@@ -24,7 +24,8 @@ from torch.utils.tensorboard import SummaryWriter
 from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.models.stores.local import plain_errors
-from rayramid.platform.training.spec import MetricsSettings, RunSpec
+from rayramid.platform.training.spec.run import RunSpec
+from rayramid.platform.training.spec.seeing import MetricsSettings
 from rayramid.platform.training.trackers import Tracker, open_trackers
 
 log = logging.getLogger(__name__)

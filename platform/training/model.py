@@ -13,7 +13,7 @@ from rayramid.models.importers.dit import initial_weights
 from rayramid.models.presets import preset
 from rayramid.models.pyramid import Pyramid
 from rayramid.platform.training.data import Origin
-from rayramid.platform.training.spec import Model
+from rayramid.platform.training.spec.model import Model
 from rayramid.platform.training.start import open_start, vae_fingerprint
 
 

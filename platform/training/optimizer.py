@@ -11,7 +11,8 @@ from torch.distributed.tensor import DTensor
 
 from rayramid.models.errors import UserError
 from rayramid.platform.training.muon import Muon
-from rayramid.platform.training.spec import Optimizer, Schedule
+from rayramid.platform.training.spec.curriculum import Schedule
+from rayramid.platform.training.spec.optimizer import Optimizer
 
 
 class Paced(Protocol):

@@ -12,7 +12,7 @@ from rayramid.pipelines import manifest
 from rayramid.pipelines.buckets import SPATIAL_RATIO, Bucket
 from rayramid.pipelines.dataset import LatentDataset
 from rayramid.pipelines.identity import caption_id
-from rayramid.platform.training.spec import Outline, Root
+from rayramid.platform.training.spec.curriculum import Outline, Root
 
 # Enough for bins as full as those of the whole corpus.
 ROWS = 20_000

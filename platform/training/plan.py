@@ -15,7 +15,7 @@ from rayramid.models.errors import UserError
 from rayramid.platform.training.draw import draw, permutation
 from rayramid.platform.training.index import Index
 from rayramid.platform.training.packing import cheapest_with_room, first_fit_decreasing
-from rayramid.platform.training.spec import Phase
+from rayramid.platform.training.spec.curriculum import Phase
 from rayramid.platform.training.visits import Address, Item, Position, Stream, target_windows
 
 # Long enough for bins of equal cost to meet, short enough to plan in a moment; but no window is longer than an epoch.

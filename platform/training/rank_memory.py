@@ -12,7 +12,7 @@ from rayramid.models.memory import Formats, PackSize, activation_bytes
 from rayramid.platform.training.lora import adapt
 from rayramid.platform.training.optimizer import build_optimizers
 from rayramid.platform.training.precision import Precision
-from rayramid.platform.training.spec import TrainSpec
+from rayramid.platform.training.spec.train import TrainSpec
 
 
 @dataclass(frozen=True)

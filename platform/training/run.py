@@ -21,7 +21,7 @@ from rayramid.platform.training.lora import check_lora
 from rayramid.platform.training.metrics import open_metrics, read_metrics
 from rayramid.platform.training.optimizer import check_optimizer
 from rayramid.platform.training.outcome import StoppedError
-from rayramid.platform.training.spec import TrainSpec
+from rayramid.platform.training.spec.train import TrainSpec
 from rayramid.platform.training.start import RUN
 from rayramid.platform.training.trackers import check_trackers
 

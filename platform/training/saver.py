@@ -16,7 +16,7 @@ from rayramid.models.errors import UserError
 from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.checkpoint import Checkpoint, TakenError
 from rayramid.platform.training.parallel import Ranks
-from rayramid.platform.training.spec import Checkpoints
+from rayramid.platform.training.spec.run import Checkpoints
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 from rayramid.models.errors import UserError
 from rayramid.platform.training.ema import EMA
 from rayramid.platform.training.optimizer import set_learning_rate
-from rayramid.platform.training.spec import Optimizer
+from rayramid.platform.training.spec.optimizer import Optimizer
 
 log = logging.getLogger(__name__)
 

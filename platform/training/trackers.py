@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
-from rayramid.platform.training.spec import MetricsSettings, MLflow, WandB
+from rayramid.platform.training.spec.seeing import MetricsSettings, MLflow, WandB
 
 log = logging.getLogger(__name__)
 

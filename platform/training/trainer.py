@@ -28,7 +28,7 @@ from rayramid.platform.training.board import Board, Room
 from rayramid.platform.training.late import Late
 from rayramid.platform.training.outcome import RunFailedError
 from rayramid.platform.training.parallel import Ranks
-from rayramid.platform.training.spec import RunSpec
+from rayramid.platform.training.spec.run import RunSpec
 
 log = logging.getLogger(__name__)
 

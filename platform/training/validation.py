@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from rayramid.platform.training.index import ClipTable, Index
 from rayramid.platform.training.packing import first_fit_decreasing
 from rayramid.platform.training.plan import Bin
-from rayramid.platform.training.spec import Phase
+from rayramid.platform.training.spec.curriculum import Phase
 from rayramid.platform.training.visits import Item, item_of
 
 # Noise and times of validation belong to the clip alone: not to the run's seed, the packing or the ranks.

@@ -38,7 +38,9 @@ from rayramid.platform.training.data import Datasets, index_of
 from rayramid.platform.training.export import trained
 from rayramid.platform.training.footprint import measure_for
 from rayramid.platform.training.metrics import finite
-from rayramid.platform.training.spec import Phase, TrainSpec, Videos
+from rayramid.platform.training.spec.curriculum import Phase
+from rayramid.platform.training.spec.seeing import Videos
+from rayramid.platform.training.spec.train import TrainSpec
 
 # Clips of the training data that sampled latents are compared with.
 REFERENCE_CLIPS = 16

@@ -15,7 +15,7 @@ from rayramid.models.errors import UserError
 from rayramid.models.history import unit_span
 from rayramid.platform.training.draw import draw, draw_below, draw_share, permutation
 from rayramid.platform.training.index import Clip, ClipTable, Index, Size
-from rayramid.platform.training.spec import Phase
+from rayramid.platform.training.spec.curriculum import Phase
 
 # The paper's share of image tokens, where the data has images at all.
 IMAGE_SHARE = 1 / 8

@@ -21,7 +21,7 @@ from rayramid.platform.training.checkpoint import Checkpoint
 from rayramid.platform.training.ema import EMA
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.saver import Saver
-from rayramid.platform.training.spec import Checkpoints
+from rayramid.platform.training.spec.run import Checkpoints
 from rayramid.platform.training.state import TrainState
 
 SAVES = 10

@@ -52,7 +52,8 @@ from rayramid.platform.training.packing import first_fit_decreasing
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.plan import deal, phase_seed, steps
 from rayramid.platform.training.run import settle
-from rayramid.platform.training.spec import Outline, Phase, TrainSpec
+from rayramid.platform.training.spec.curriculum import Outline, Phase
+from rayramid.platform.training.spec.train import TrainSpec
 from rayramid.platform.training.visits import Stream
 
 Thing = TypeVar("Thing")

@@ -6,7 +6,7 @@ from torch import nn
 from rayramid.models.vae.discriminator import PatchDiscriminator
 from rayramid.models.vae.model import CausalVAE
 from rayramid.platform.training.muon import Muon
-from rayramid.platform.training.spec import Optimizer
+from rayramid.platform.training.spec.optimizer import Optimizer
 from rayramid.platform.training.vae.spec import Adversarial
 
 

@@ -8,18 +8,10 @@ from pydantic import AfterValidator, Field, model_validator
 from rayramid.models import storage
 from rayramid.models.vae.perceptual import Backbone
 from rayramid.pipelines.spec import Keep
-from rayramid.platform.training.spec import (
-    Below1,
-    Count,
-    Location,
-    Optimizer,
-    Positive,
-    RunSpec,
-    Schedule,
-    Share,
-    Strict,
-    Validation,
-)
+from rayramid.platform.training.spec.curriculum import Schedule
+from rayramid.platform.training.spec.fields import Below1, Count, Location, Positive, Share, Strict
+from rayramid.platform.training.spec.optimizer import Optimizer
+from rayramid.platform.training.spec.run import RunSpec, Validation
 
 Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rayramid.platform.training.metrics import read_metrics
-from rayramid.platform.training.spec import TrainSpec
+from rayramid.platform.training.spec.train import TrainSpec
 
 
 @contextmanager

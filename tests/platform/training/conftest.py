@@ -8,7 +8,7 @@ from latent_dataset import write_dataset
 
 from rayramid.models.tiny import write_tiny_text
 from rayramid.pipelines import manifest
-from rayramid.platform.training.spec import TrainSpec
+from rayramid.platform.training.spec.train import TrainSpec
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 
 from rayramid.platform.spec import spec_model
 from rayramid.platform.training.parallel import Ranks
-from rayramid.platform.training.spec import RunSpec
+from rayramid.platform.training.spec.run import RunSpec
 
 LOOPS = {"train": "rayramid.platform.training.loop", "vae": "rayramid.platform.training.vae.loop"}
 

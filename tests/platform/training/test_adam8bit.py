@@ -16,7 +16,7 @@ from rayramid.models.errors import UserError
 from rayramid.platform.training import optimizer as optimizers
 from rayramid.platform.training.adam8bit import AdamW8bit, dequantised, quantised
 from rayramid.platform.training.optimizer import build_optimizers, check_optimizer
-from rayramid.platform.training.spec import Optimizer
+from rayramid.platform.training.spec.optimizer import Optimizer
 
 # Spawned processes import the module by name.
 sys.path.insert(0, str(Path(__file__).parent))

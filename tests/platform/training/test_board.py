@@ -6,7 +6,7 @@ from dataclasses import replace
 import ray
 
 from rayramid.platform.training.board import Board, News, Room
-from rayramid.platform.training.spec import Workers
+from rayramid.platform.training.spec.hardware import Workers
 from rayramid.platform.training.status import Status
 
 

@@ -11,7 +11,7 @@ from rayramid.platform.training.census import take_census
 from rayramid.platform.training.footprint import measure_for
 from rayramid.platform.training.index import ClipTable, Index
 from rayramid.platform.training.plan import steps
-from rayramid.platform.training.spec import Phase
+from rayramid.platform.training.spec.curriculum import Phase
 
 PHASE = Phase.model_validate(
     {"name": "p", "data": ["/a", "/b"], "steps": 100, "tokens_per_bin": 500, "bins_per_step": 4, "image_share": 0.25}

@@ -14,7 +14,7 @@ from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.checkpoint import Checkpoint, TakenError
 from rayramid.platform.training.ema import EMA
 from rayramid.platform.training.optimizer import build_optimizers, set_learning_rate
-from rayramid.platform.training.spec import Optimizer
+from rayramid.platform.training.spec.optimizer import Optimizer
 from rayramid.platform.training.state import TrainState
 
 # Spawned processes import the module by name.

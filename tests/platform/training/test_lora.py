@@ -22,7 +22,8 @@ from rayramid.platform.training.lora import adapt, check_lora
 from rayramid.platform.training.metrics import read_metrics
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.run import settle
-from rayramid.platform.training.spec import Lora, TrainSpec
+from rayramid.platform.training.spec.model import Lora
+from rayramid.platform.training.spec.train import TrainSpec
 
 # Spawned processes import the module by name.
 sys.path.insert(0, str(Path(__file__).parent))

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from rayramid.platform.training.optimizer import build_optimizers, clip_gradients, learning_rate, set_learning_rate
-from rayramid.platform.training.spec import Optimizer, Phase
+from rayramid.platform.training.spec.curriculum import Phase
+from rayramid.platform.training.spec.optimizer import Optimizer
 
 
 def phase(**schedule):

@@ -14,7 +14,8 @@ from rayramid.platform.training.loop import Run, run
 from rayramid.platform.training.metrics import read_metrics
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.run import dry_run, settle
-from rayramid.platform.training.spec import Memory, Parallel, TrainSpec
+from rayramid.platform.training.spec.hardware import Memory, Parallel
+from rayramid.platform.training.spec.train import TrainSpec
 from rayramid.platform.training.tally import Tally
 
 # Spawned processes import the module by name.

@@ -13,7 +13,7 @@ from rayramid.models.sequence import training_spans
 from rayramid.platform.training.index import ClipTable, Index, Size
 from rayramid.platform.training.learner import weights_by_level
 from rayramid.platform.training.plan import Bin, Bookmark, deal, marked_steps, plan, steps
-from rayramid.platform.training.spec import Phase
+from rayramid.platform.training.spec.curriculum import Phase
 from rayramid.platform.training.visits import Item, target_windows
 
 

@@ -11,7 +11,7 @@ from rayramid.models.presets import preset
 from rayramid.platform.training.learner import Learner
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.rank_memory import formats_of, rank_memory
-from rayramid.platform.training.spec import Lora
+from rayramid.platform.training.spec.model import Lora
 
 PACK = PackSize(tokens=1000, text=10, targets=500, segments=20)
 

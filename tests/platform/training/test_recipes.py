@@ -14,7 +14,7 @@ from rayramid.platform.training.export import export
 from rayramid.platform.training.loop import run
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.run import settle
-from rayramid.platform.training.spec import TrainSpec
+from rayramid.platform.training.spec.train import TrainSpec
 
 # Spawned processes import the module by name.
 sys.path.insert(0, str(Path(__file__).parent))

@@ -15,7 +15,7 @@ from rayramid.platform.training.loop import run
 from rayramid.platform.training.model import build, configure
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.run import dry_run, settle
-from rayramid.platform.training.spec import Model
+from rayramid.platform.training.spec.model import Model
 
 ALONE = Ranks(1, 0, torch.device("cpu"))
 

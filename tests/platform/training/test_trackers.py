@@ -12,14 +12,14 @@ import pytest
 
 from rayramid.models.errors import UserError
 from rayramid.platform.training.metrics import Metrics, read_metrics
-from rayramid.platform.training.spec import MetricsSettings
+from rayramid.platform.training.spec.seeing import MetricsSettings
 from rayramid.platform.training.trackers import check_trackers
 
 DIES = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[3])
 from test_trackers import begin
-from rayramid.platform.training.spec import MetricsSettings
+from rayramid.platform.training.spec.seeing import MetricsSettings
 begin(sys.argv[1], MetricsSettings.model_validate_json(sys.argv[2]))
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -135,7 +135,7 @@ def test_a_tracker_that_is_not_installed_is_refused_with_what_to_install():
     code = (
         "import sys; sys.modules['wandb'] = None\n"
         "from rayramid.platform.training.trackers import check_trackers\n"
-        "from rayramid.platform.training.spec import MetricsSettings\n"
+        "from rayramid.platform.training.spec.seeing import MetricsSettings\n"
         "check_trackers(MetricsSettings(wandb={}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -101,7 +101,7 @@ def test_a_driver_that_is_killed_is_started_again(spec, tmp_path, ray_cluster):
 DRIVER = """
 import sys, ray
 from rayramid.platform.training.run import train
-from rayramid.platform.training.spec import TrainSpec
+from rayramid.platform.training.spec.train import TrainSpec
 ray.init(address=sys.argv[1])
 train(TrainSpec.model_validate_json(sys.argv[2]))
 """

@@ -18,7 +18,7 @@ from rayramid.platform.training.loop import run
 from rayramid.platform.training.metrics import Metrics, read_metrics
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.run import settle
-from rayramid.platform.training.spec import MetricsSettings
+from rayramid.platform.training.spec.seeing import MetricsSettings
 from rayramid.platform.training.videos import mean_of, newest_report, read_report, sample_videos
 
 CPU = torch.device("cpu")

@@ -15,7 +15,8 @@ from rayramid.platform.training.metrics import read_metrics
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.plan import phase_seed
 from rayramid.platform.training.run import settle
-from rayramid.platform.training.spec import Parallel, TrainSpec
+from rayramid.platform.training.spec.hardware import Parallel
+from rayramid.platform.training.spec.train import TrainSpec
 
 # Spawned processes import the module by name.
 sys.path.insert(0, str(Path(__file__).parent))
