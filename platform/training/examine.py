@@ -21,14 +21,14 @@ from rayramid.platform.training.index import Index
 from rayramid.platform.training.learner import weights_by_level
 from rayramid.platform.training.mesh import check_parallel
 from rayramid.platform.training.model import configure, origin_of
-from rayramid.platform.training.plan import Bin, check_budget, deal, steps
+from rayramid.platform.training.plan import WINDOW_STEPS, Bin, check_budget, deal, steps
 from rayramid.platform.training.rank_memory import formats_of, rank_memory
 from rayramid.platform.training.spec.curriculum import Phase
 from rayramid.platform.training.spec.train import TrainSpec
 from rayramid.platform.training.visits import image_share
 
-# Steps that stand for a whole phase, and how many of their packs are looked at for memory.
-SAMPLE = 32
+# Steps that stand for a whole phase, a window of the plan; and how many of their packs are looked at for memory.
+SAMPLE = WINDOW_STEPS
 LARGEST = 8
 
 
@@ -91,8 +91,8 @@ def _report(index: Index, phase: Phase, sample: Sequence[list[Bin]], spec: Train
     tokens = fmean(sum(b.tokens for b in bins) for bins in sample)
     flops = tokens * census.flops_per_token
     steps_per_epoch = census.epoch_tokens / tokens
-    ranks = range(spec.workers.most // spec.parallel.sequence)
-    costs = [[sum(b.flops for b in deal(bins, len(ranks), rank)) for rank in ranks] for bins in sample]
+    readers = spec.workers.most // spec.parallel.sequence
+    costs = [[sum(b.flops for b in mine) for mine in deal(bins, readers)] for bins in sample]
     balance = fmean(fmean(cost) / max(cost) for cost in costs)
     hours = None
     if spec.workers.tflops is not None:

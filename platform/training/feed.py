@@ -138,7 +138,7 @@ def whole_units(latent_CTHW: Tensor, frames_per_unit: int | None) -> Tensor:
 
 def my_bins(bins: list[Bin], world: int, rank: int) -> tuple[list[Bin], tuple[float, ...]]:
     """The rank's bins with weight 1; a rank that got one fewer than others repeats one with weight 0."""
-    mine = deal(bins, world, rank)
+    mine = deal(bins, world)[rank]
     missing = -(-len(bins) // world) - len(mine)
     filler = mine[:1] or [min(bins, key=lambda b: b.flops)]
     return mine + filler * missing, (1.0,) * len(mine) + (0.0,) * missing

@@ -26,8 +26,7 @@ class OutlinedDataset(LatentDataset):
     """
 
     def __init__(self, root: str, outline: Outline) -> None:
-        clips = sum(outline.clips.values())
-        self.scale = max(1.0, clips / ROWS)
+        self.scale = _scale(list(outline.clips.values()))
         facts = {"version": 0, "vae": {"fingerprint": ""}, "text": {"fingerprint": ""}}
         rows = [row for name, count in outline.clips.items() for row in _rows(name, count / self.scale, outline)]
         text = {"caption_id": caption_id(""), "caption": "", "text_len": 1}
@@ -42,6 +41,12 @@ class OutlinedDataset(LatentDataset):
 def is_missing(root: Root) -> bool:
     """Whether there is an outline in place of a dataset."""
     return root.outline is not None and manifest.latest(root.root) is None
+
+
+def _scale(counts: list[int]) -> float:
+    """Clips for each row: one that divides all counts, if there is one that makes few enough rows."""
+    needed, common = max(1.0, sum(counts) / ROWS), math.gcd(*counts)
+    return common / (common // needed) if common >= needed else needed
 
 
 def _rows(name: str, count: float, outline: Outline) -> list[dict[str, object]]:

@@ -8,6 +8,7 @@ not fill a whole step, waits for the next window; so each visit of a clip happen
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -22,23 +23,23 @@ from rayramid.platform.training.visits import Address, Item, Position, Stream, t
 WINDOW_STEPS = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bin:
     """Items that are packed into one sequence."""
 
     items: tuple[Item, ...]
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """Length of the packed sequence."""
         return sum(item.size.tokens for item in self.items)
 
-    @property
+    @cached_property
     def flops(self) -> float:
         """Floating-point operations, forward and backward."""
         return sum(item.size.flops for item in self.items)
 
-    @property
+    @cached_property
     def units(self) -> int:
         """Units that are targets; each counts once per level in the loss."""
         return sum(item.units for item in self.items)
@@ -146,20 +147,20 @@ def check_budget(index: Index, phase: Phase) -> None:
         )
 
 
-def deal(bins: Sequence[Bin], world: int, rank: int) -> list[Bin]:
-    """The bins of one rank: from round to round the costliest bin goes to the rank with the least to do.
+def deal(bins: Sequence[Bin], world: int) -> list[list[Bin]]:
+    """The bins of every rank: from round to round the costliest bin goes to the rank with the least to do.
 
     Ranks differ by one bin at most; nothing but the order and the ranks depends on `world`.
     """
     order = sorted(range(len(bins)), key=lambda i: (-bins[i].flops, i))
-    dealt: list[list[int]] = [[] for _ in range(world)]
+    dealt: list[list[Bin]] = [[] for _ in range(world)]
     load = [0.0] * world
     for start in range(0, len(order), world):
-        free = sorted(range(world), key=lambda r: (load[r], r))
-        for receiver, i in zip(free, order[start : start + world], strict=False):
-            dealt[receiver].append(i)
-            load[receiver] += bins[i].flops
-    return [bins[i] for i in dealt[rank]]
+        free = sorted(range(world), key=lambda rank: (load[rank], rank))
+        for rank, i in zip(free, order[start : start + world], strict=False):
+            dealt[rank].append(bins[i])
+            load[rank] += bins[i].flops
+    return dealt
 
 
 def _pack_window(items: Sequence[Item], phase: Phase) -> tuple[list[list[Bin]], list[int]]:

@@ -162,7 +162,7 @@ def count_packing() -> None:
     index, phase = corpus(units_per_clip=2)
     planned = list(islice(steps(index, phase, seed=0), 32))
     fill = fmean(b.tokens for bins in planned for b in bins) / phase.tokens_per_bin
-    dealt = [[sum(b.flops for b in deal(bins, RANKS, rank)) for rank in range(RANKS)] for bins in planned]
+    dealt = [[sum(b.flops for b in mine) for mine in deal(bins, RANKS)] for bins in planned]
 
     stream = Stream(index, phase, phase_seed(0, phase))
     sizes = [stream.draw()[1].size for _ in range(sum(len(b.items) for bins in planned for b in bins))]

@@ -122,7 +122,7 @@ def balances(spec, world):
         index = index_of(phase, here.datasets, here.measure, frames_per_unit=1)
         for step in range(phase.steps):
             bins = plan(index, phase, spec.seed, step)
-            work = [sum(b.flops for b in deal(bins, world, rank)) for rank in range(world)]
+            work = [sum(b.flops for b in mine) for mine in deal(bins, world)]
             found.append(sum(work) / world / max(work))
     return found
 
