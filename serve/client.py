@@ -1,19 +1,33 @@
-"""A small client of the endpoint, for scripts and for `rayramid sample --url`."""
+"""Clients of an endpoint, blocking and asyncio: for scripts, and for `rayramid sample --url`.
 
+A stream that breaks off, because a gateway died, goes on where it broke off.
+"""
+
+import asyncio
+import builtins
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel
 
+from rayramid.models.brief import Frames
 from rayramid.models.errors import UserError
-from rayramid.serve.errors import ErrorBody
-from rayramid.serve.wire import Video
+from rayramid.serve import calls
+from rayramid.serve.calls import Call, EventLines, Unseen, refusal, unreachable
+from rayramid.serve.wire import CreateVideo, PromptChanged, Video, VideoEvent
 
-POLL_S = 0.5
-Parts = list[tuple[str, tuple[str | None, bytes]]]
+TIMEOUT = httpx.Timeout(120.0)
+# Streams are silent while nothing happens.
+STREAM_TIMEOUT = httpx.Timeout(10.0, read=None)
+# How often a stream is taken up again without getting any further, and how long after it broke off.
+RESUMES, RESUME_S = 20, 0.5
+
+A = TypeVar("A", bound=BaseModel)
+Event = VideoEvent | Video
 
 
 class JobFailedError(UserError):
@@ -31,96 +45,276 @@ class Client:
     """
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(base_url=f"{url.rstrip('/')}/v1", headers=headers, timeout=httpx.Timeout(60.0))
+        self._http = httpx.Client(base_url=_base(url), headers=_authorization(api_key), timeout=TIMEOUT)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
 
     def create(
-        self,
-        prompt: str,
-        *,
-        size: str | None = None,
-        seconds: float | None = None,
-        seed: int | None = None,
-        steps: int | None = None,
-        guidance_scale: float | None = None,
-        video_guidance_scale: float | None = None,
-        negative_prompt: str | None = None,
-        image: Path | None = None,
+        self, wanted: CreateVideo | str, *, image: Path | None = None, idempotency_key: str | None = None
     ) -> Video:
-        """Start a video; what is left out is the model's default."""
-        fields = {
-            "prompt": prompt,
-            "size": size,
-            "seconds": seconds,
-            "seed": seed,
-            "steps": steps,
-            "guidance_scale": guidance_scale,
-            "video_guidance_scale": video_guidance_scale,
-            "negative_prompt": negative_prompt,
-        }
-        # `(None, value)` is a plain field: the body is a form with or without an image.
-        parts: Parts = [(name, (None, str(value).encode())) for name, value in fields.items() if value is not None]
-        if image is not None:
-            parts.append(("input_reference", (image.name, image.read_bytes())))
-        return Video.model_validate_json(self._send("POST", "/videos", files=parts).content)
+        """Start a video of a prompt, or of a `CreateVideo` that says more; `image` is its first frame."""
+        return self._send(calls.create(wanted, image, idempotency_key))
+
+    def extend(self, video_id: str, seconds: float, prompt: str | None = None) -> Video:
+        """Start a video that begins with all of a completed one and adds some seconds."""
+        return self._send(calls.extend(video_id, seconds, prompt))
+
+    def remix(self, video_id: str, prompt: str) -> Video:
+        """Start a completed video again with another prompt."""
+        return self._send(calls.remix(video_id, prompt))
+
+    def change_prompt(self, video_id: str, prompt: str) -> PromptChanged:
+        """Let a video that is being made show something else from its next unit on."""
+        return self._send(calls.change_prompt(video_id, prompt))
 
     def retrieve(self, video_id: str) -> Video:
         """How a video stands now."""
-        return Video.model_validate_json(self._send("GET", f"/videos/{video_id}").content)
+        return self._send(calls.retrieve(video_id))
 
-    def wait(self, video: Video, on_progress: Callable[[Video], None] | None = None) -> Video:
+    def list(self) -> Iterator[Video]:
+        """All videos, newest first."""
+        page = self._send(calls.page(None))
+        yield from page.data
+        while page.has_more and page.last_id:
+            page = self._send(calls.page(page.last_id))
+            yield from page.data
+
+    def cancel(self, video_id: str) -> Video:
+        """Stop a video that is being made."""
+        return self._send(calls.cancel(video_id))
+
+    def delete(self, video_id: str) -> None:
+        """Forget a video and all its files."""
+        self._send(calls.delete(video_id))
+
+    def frames(self, video_id: str, *, cancel_on_leave: bool = False) -> Iterator[Frames]:
+        """The frames [T, H, W, 3] of a video from its beginning on, each unit's as soon as it is made.
+
+        Args:
+            video_id: of a video that is being made, or was.
+            cancel_on_leave: cancel the video if this iterator is closed before its end.
+
+        Raises:
+            JobFailedError: there are no more, since the video has failed.
+        """
+        unseen, patience = Unseen(), _Patience()
+        path = calls.live(video_id, cancel_on_leave=cancel_on_leave)
+        while True:
+            with patience.tried(), self._stream(path) as response:
+                unseen.connect()
+                for data in response.iter_raw():
+                    for frames_THWC in unseen.feed(data):
+                        patience.renew()
+                        yield frames_THWC
+                break
+            time.sleep(RESUME_S)
+        _completed(self.retrieve(video_id))
+
+    def events(self, video_id: str) -> Iterator[Event]:
+        """How far a video is, whenever that changes; in the end the video itself, if it was not deleted."""
+        patience = _Patience()
+        while True:
+            with patience.tried(), self._stream(f"/videos/{video_id}/events") as response:
+                lines = EventLines()
+                for line in response.iter_lines():
+                    event = lines.feed(line)
+                    if event is not None:
+                        patience.renew()
+                        yield event
+                return
+            time.sleep(RESUME_S)
+
+    def wait(self, video: Video, on_progress: Callable[[Event], None] | None = None) -> Video:
         """Return when the video is completed.
 
         Raises:
             JobFailedError: it has failed.
         """
-        while True:
-            video = self.retrieve(video.id)
+        for event in self.events(video.id):
             if on_progress:
-                on_progress(video)
-            if video.error:
-                raise JobFailedError(f"{video.id}: {video.error.message}")
-            if video.status == "completed":
-                return video
-            time.sleep(POLL_S)
+                on_progress(event)
+        return _completed(self.retrieve(video.id))
 
     def save(self, video_id: str, path: Path) -> None:
         """Write the MP4 of a completed video to a file."""
-        with _reachable(), self._http.stream("GET", f"/videos/{video_id}/content") as response:
-            _check(response)
-            with path.open("wb") as file:
-                for chunk in response.iter_bytes():
-                    file.write(chunk)
+        with _reaching(), self._stream(f"/videos/{video_id}/content") as response, path.open("wb") as file:
+            file.writelines(response.iter_bytes())
 
-    def cancel(self, video_id: str) -> Video:
+    def _send(self, call: Call[A]) -> A:
+        with _reaching():
+            response = self._http.request(
+                call.method, call.path, json=call.body, headers=dict(call.headers), params=dict(call.query)
+            )
+        _check(response, response.content)
+        return call.answer.model_validate_json(response.content)
+
+    @contextmanager
+    def _stream(self, path: str) -> Iterator[httpx.Response]:
+        with self._http.stream("GET", path, timeout=STREAM_TIMEOUT, follow_redirects=True) as response:
+            _check(response, b"" if response.is_success else response.read())
+            yield response
+
+
+class AsyncClient:
+    """The same for asyncio."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        self._http = httpx.AsyncClient(base_url=_base(url), headers=_authorization(api_key), timeout=TIMEOUT)
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def create(
+        self, wanted: CreateVideo | str, *, image: Path | None = None, idempotency_key: str | None = None
+    ) -> Video:
+        """Start a video of a prompt, or of a `CreateVideo` that says more; `image` is its first frame."""
+        return await self._send(calls.create(wanted, image, idempotency_key))
+
+    async def extend(self, video_id: str, seconds: float, prompt: str | None = None) -> Video:
+        """Start a video that begins with all of a completed one and adds some seconds."""
+        return await self._send(calls.extend(video_id, seconds, prompt))
+
+    async def remix(self, video_id: str, prompt: str) -> Video:
+        """Start a completed video again with another prompt."""
+        return await self._send(calls.remix(video_id, prompt))
+
+    async def change_prompt(self, video_id: str, prompt: str) -> PromptChanged:
+        """Let a video that is being made show something else from its next unit on."""
+        return await self._send(calls.change_prompt(video_id, prompt))
+
+    async def retrieve(self, video_id: str) -> Video:
+        """How a video stands now."""
+        return await self._send(calls.retrieve(video_id))
+
+    async def list(self) -> AsyncIterator[Video]:
+        """All videos, newest first."""
+        page = await self._send(calls.page(None))
+        for video in page.data:
+            yield video
+        while page.has_more and page.last_id:
+            page = await self._send(calls.page(page.last_id))
+            for video in page.data:
+                yield video
+
+    async def cancel(self, video_id: str) -> Video:
         """Stop a video that is being made."""
-        return Video.model_validate_json(self._send("POST", f"/videos/{video_id}/cancel").content)
+        return await self._send(calls.cancel(video_id))
 
-    def delete(self, video_id: str) -> None:
+    async def delete(self, video_id: str) -> None:
         """Forget a video and all its files."""
-        self._send("DELETE", f"/videos/{video_id}")
+        await self._send(calls.delete(video_id))
 
-    def _send(self, method: str, path: str, files: Parts | None = None) -> httpx.Response:
-        with _reachable():
-            response = self._http.request(method, path, files=files)
-        _check(response)
-        return response
+    async def frames(self, video_id: str, *, cancel_on_leave: bool = False) -> AsyncIterator[Frames]:
+        """The frames [T, H, W, 3] of a video, each unit's as soon as it is made; see `Client.frames`."""
+        unseen, patience = Unseen(), _Patience()
+        path = calls.live(video_id, cancel_on_leave=cancel_on_leave)
+        while True:
+            with patience.tried():
+                async with self._stream(path) as response:
+                    unseen.connect()
+                    async for data in response.aiter_raw():
+                        for frames_THWC in await asyncio.to_thread(builtins.list, unseen.feed(data)):
+                            patience.renew()
+                            yield frames_THWC
+                    break
+            await asyncio.sleep(RESUME_S)
+        _completed(await self.retrieve(video_id))
+
+    async def events(self, video_id: str) -> AsyncIterator[Event]:
+        """How far a video is, whenever that changes; in the end the video itself, if it was not deleted."""
+        patience = _Patience()
+        while True:
+            with patience.tried():
+                async with self._stream(f"/videos/{video_id}/events") as response:
+                    lines = EventLines()
+                    async for line in response.aiter_lines():
+                        event = lines.feed(line)
+                        if event is not None:
+                            patience.renew()
+                            yield event
+                    return
+            await asyncio.sleep(RESUME_S)
+
+    async def wait(self, video: Video, on_progress: Callable[[Event], None] | None = None) -> Video:
+        """Return when the video is completed; JobFailedError if it has failed."""
+        async for event in self.events(video.id):
+            if on_progress:
+                on_progress(event)
+        return _completed(await self.retrieve(video.id))
+
+    async def save(self, video_id: str, path: Path) -> None:
+        """Write the MP4 of a completed video to a file."""
+        with _reaching(), path.open("wb") as file:
+            async with self._stream(f"/videos/{video_id}/content") as response:
+                async for data in response.aiter_bytes():
+                    file.write(data)
+
+    async def _send(self, call: Call[A]) -> A:
+        with _reaching():
+            response = await self._http.request(
+                call.method, call.path, json=call.body, headers=dict(call.headers), params=dict(call.query)
+            )
+        _check(response, response.content)
+        return call.answer.model_validate_json(response.content)
+
+    @asynccontextmanager
+    async def _stream(self, path: str) -> AsyncIterator[httpx.Response]:
+        async with self._http.stream("GET", path, timeout=STREAM_TIMEOUT, follow_redirects=True) as response:
+            _check(response, b"" if response.is_success else await response.aread())
+            yield response
+
+
+class _Patience:
+    """How often a connection may break off without anything new in between."""
+
+    def __init__(self) -> None:
+        self._left = RESUMES
+
+    def renew(self) -> None:
+        """Something new has come."""
+        self._left = RESUMES
+
+    @contextmanager
+    def tried(self) -> Iterator[None]:
+        """Forgive a connection that breaks off, a number of times."""
+        try:
+            yield
+        except httpx.TransportError as error:
+            self._left -= 1
+            if not self._left:
+                raise unreachable(error) from error
+
+
+def _base(url: str) -> str:
+    return f"{url.rstrip('/')}/v1"
+
+
+def _authorization(api_key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def _completed(video: Video) -> Video:
+    if video.error:
+        raise JobFailedError(f"{video.id}: {video.error.message}")
+    return video
 
 
 @contextmanager
-def _reachable() -> Iterator[None]:
+def _reaching() -> Iterator[None]:
     try:
         yield
     except httpx.TransportError as error:
-        raise UserError(f"{error.request.url}: the endpoint can't be reached: {error}") from error
+        raise unreachable(error) from error
 
 
-def _check(response: httpx.Response) -> None:
-    if response.is_success:
-        return
-    body = response.read()
-    try:
-        message = ErrorBody.model_validate_json(body).error.message
-    except ValidationError:
-        message = f"{response.reason_phrase}; is this a rayramid endpoint?"
-    raise UserError(f"{response.url}: {response.status_code}: {message}")
+def _check(response: httpx.Response, body: bytes) -> None:
+    refused = refusal(response, body)
+    if refused:
+        raise refused

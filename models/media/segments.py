@@ -6,6 +6,7 @@ The parameter sets are the same in all; they stand in the init segment.
 """
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,39 @@ class SegmentWriter:
                 container.mux(stream.encode(image))
             container.mux(stream.encode(None))
         return _without_trailer(file.getvalue())
+
+
+class SegmentReader:
+    """Decodes such a stream while it arrives, in pieces of any size."""
+
+    def __init__(self) -> None:
+        self._init = b""
+        self._waiting = b""
+
+    def feed(self, data: bytes) -> Iterator[NDArray[np.uint8]]:
+        """Take the next bytes; yields the frames [T, H, W, 3] of every segment that is complete with them."""
+        self._waiting += data
+        while (end := self._complete()) is not None:
+            segment, self._waiting = self._waiting[:end], self._waiting[end:]
+            head, body = (b"", segment) if self._init else (_head(segment), segment[len(_head(segment)) :])
+            self._init = self._init or head
+            yield _decoded(self._init + body)
+
+    def _complete(self) -> int | None:
+        """Where the first `mdat` box ends, if it is all there."""
+        at = 0
+        while at + BOX_HEADER_BYTES <= len(self._waiting):
+            size = int.from_bytes(self._waiting[at : at + 4], "big")
+            name = self._waiting[at + 4 : at + BOX_HEADER_BYTES]
+            at += size
+            if name == b"mdat":
+                return at if at <= len(self._waiting) else None
+        return None
+
+
+def _decoded(mp4: bytes) -> NDArray[np.uint8]:
+    with av.open(io.BytesIO(mp4)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def remux(fragmented: str | Path, mp4: str | Path) -> None:

@@ -79,15 +79,15 @@ def _train(spec: "TrainSpec") -> "TrainResult":
 def _generate(spec: "ServeSpec", prompt: str, path: Path) -> Path:
     from rayramid.serve.app import deploy
     from rayramid.serve.client import Client
+    from rayramid.serve.wire import CreateVideo
 
     say("3/3  serving: the model answers on an endpoint (Ray Serve)")
     url = deploy(spec)
     say(f"     POST {url}/v1/videos  prompt={prompt!r}")
     client = Client(url)
+    wanted = CreateVideo(prompt=prompt, size=SIZE, seed=7)
     with progress() as update:
-        video = client.wait(
-            client.create(prompt, size=SIZE, seed=7), on_progress=lambda video: update("video", video.progress, 100)
-        )
+        video = client.wait(client.create(wanted), on_progress=lambda event: update("video", event.progress, 100))
     client.save(video.id, path)
     return path
 

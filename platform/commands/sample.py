@@ -1,10 +1,12 @@
 """`rayramid sample`: one video, made in this process or by an endpoint."""
 
 import itertools
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from rayramid.models.errors import UserError
 from rayramid.platform.console import progress, result
@@ -37,11 +39,11 @@ def sample(
         raise UserError(f"{out}: the folder {out.absolute().parent} does not exist")
     if url is not None:
         from rayramid.serve.client import Client
+        from rayramid.serve.wire import CreateVideo
 
-        client = Client(url)
-        with progress() as update:
-            video = client.create(
-                prompt,
+        try:
+            wanted = CreateVideo(
+                prompt=prompt,
                 size=size,
                 seconds=seconds,
                 seed=seed,
@@ -49,11 +51,15 @@ def sample(
                 guidance_scale=guidance,
                 video_guidance_scale=video_guidance,
                 negative_prompt=negative_prompt,
-                image=image,
             )
-            client.wait(video, on_progress=lambda video: update("video", video.progress, 100))
-        client.save(video.id, out)
-        result(str(out))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(f"{first['loc'][0]}: {first['msg']}") from error
+        with Client(url, os.environ.get("RAYRAMID_API_KEY")) as client, progress() as update:
+            video = client.create(wanted, image=image)
+            client.wait(video, on_progress=lambda event: update("video", event.progress, 100))
+            client.save(video.id, out)
+        result(f"{out}  {video.size}, {video.frames} frames, seed {video.seed}")
         return
 
     import numpy as np

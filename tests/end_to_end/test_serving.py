@@ -20,6 +20,7 @@ from rayramid.models.media.read import probe, read_frames
 from rayramid.serve.app import check, deploy
 from rayramid.serve.client import Client, JobFailedError
 from rayramid.serve.spec import SamplerOptions, ServeSpec
+from rayramid.serve.wire import CreateVideo
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +117,15 @@ def test_the_projects_own_client(url, tmp_path):
     client = Client(url)
     seen = []
     video = client.wait(
-        client.create("a cat", seconds=1.0, seed=3), on_progress=lambda video: seen.append(video.progress)
+        client.create(CreateVideo(prompt="a cat", seconds=1.0, seed=3)),
+        on_progress=lambda event: seen.append(event.progress),
     )
     client.save(video.id, tmp_path / "cat.mp4")
     assert probe(tmp_path / "cat.mp4").frames == 8
     assert seen == sorted(seen)
     assert seen[-1] == 100
 
-    running = client.create("a long one", seconds=50.0, steps=20)
+    running = client.create(CreateVideo(prompt="a long one", seconds=50.0, steps=20))
     assert client.cancel(running.id).error.code == "cancelled"
     with pytest.raises(JobFailedError, match="cancelled"):
         client.wait(running)

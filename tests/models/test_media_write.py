@@ -16,7 +16,7 @@ from rayramid.models.errors import UserError
 from rayramid.models.media.preview import sprite_sheet, webp_animation, webp_thumbnail
 from rayramid.models.media.read import Video, probe, read_frames
 from rayramid.models.media.resize import resize_crop
-from rayramid.models.media.segments import SegmentWriter, remux
+from rayramid.models.media.segments import SegmentReader, SegmentWriter, remux
 from rayramid.models.media.write import exact_rate, write_mp4
 
 
@@ -165,3 +165,23 @@ def test_fine_stripes_become_grey_not_moire() -> None:
     stripes[:, :, ::2] = 255
     small = resize_crop(stripes, 16, 16)
     assert np.abs(small[0, 2:-2, 2:-2].astype(int) - 127).max() <= 3
+
+
+def test_a_stream_is_decoded_as_it_arrives_in_pieces_of_any_size() -> None:
+    rng = np.random.default_rng(0)
+    writer = SegmentWriter(32, 16, 8.0)
+    units = [rng.integers(0, 256, (frames, 16, 32, 3), np.uint8) for frames in (1, 8, 3)]
+    parts = [writer.init_segment()]
+    for number, unit in enumerate(units):
+        parts.append(writer.media_segment(unit, sum(map(len, units[:number])), number + 1))
+    data = b"".join(parts)
+    for size in (1, 100, len(data)):
+        reader = SegmentReader()
+        arrived = [
+            (start, frames) for start in range(0, len(data), size) for frames in reader.feed(data[start : start + size])
+        ]
+        assert [len(frames) for _, frames in arrived] == [1, 8, 3]
+        if size == 1:
+            # A unit is there with its segment's last byte.
+            assert [start + 1 for start, _ in arrived] == list(np.cumsum([len(part) for part in parts])[1:])
+        assert arrived[0][1].shape == (1, 16, 32, 3)

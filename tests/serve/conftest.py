@@ -80,6 +80,8 @@ def new_job(card: ModelCard) -> Callable[..., Job]:
     return make
 
 
+# A busy machine takes its time; what never comes is still found.
+PATIENCE_S = 200.0
 LIMITS = Limits(queue=2, seconds=30, pixels=256 * 256, upload_bytes=200_000)
 
 
@@ -107,7 +109,7 @@ class Running:
         return response.json()
 
     async def ended(self, video_id: str) -> dict[str, Any]:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 video = (await self.http.get(f"/v1/videos/{video_id}")).json()
                 if video["status"] in ("completed", "failed"):
@@ -127,7 +129,7 @@ class Running:
 
     async def units(self, video_id: str, count: int) -> None:
         """Return once so many units are stored."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while self.store.units(video_id) < count:
                 await asyncio.sleep(0.005)
 

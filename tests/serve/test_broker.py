@@ -47,7 +47,7 @@ def progress(done):
 
 
 async def until(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -256,7 +256,7 @@ def test_who_watches_hears_places_times_and_the_end(store, new_job):
         assert (first.queue_position, first.progress) == (1, None)
         assert abs(first.estimated_seconds - 2 * seconds) < 1
         workers.finish(running.id)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (standing := await anext(events)).queue_position:
                 pass
             workers.step(waiting.id, 3)

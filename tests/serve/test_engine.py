@@ -56,7 +56,7 @@ def run(scenario, engine):
     async def main():
         loop = asyncio.create_task(engine.run())
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(200):
                 return await scenario
         finally:
             loop.cancel()

@@ -256,7 +256,7 @@ def test_a_running_video_plays_from_its_start_and_equals_the_finished_one(endpoi
 def test_a_cancelled_video_has_failed_and_stays_so(endpoint):
     async def scenario(endpoint):
         video = await endpoint.create(seconds=30, steps=50)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(200):
             while endpoint.store.video(video["id"]).progress == 0:
                 await asyncio.sleep(0.02)
         cancelled = (await endpoint.http.post(f"/v1/videos/{video['id']}/cancel")).json()

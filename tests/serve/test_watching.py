@@ -14,7 +14,7 @@ from rayramid.serve.scheduler import UnavailableError
 async def events_of(url, video_id, query=""):
     """Names and data of the events of a video, as they come."""
     async with (
-        httpx.AsyncClient(timeout=60) as http,
+        httpx.AsyncClient(timeout=200) as http,
         http.stream("GET", f"{url}/v1/videos/{video_id}/events{query}") as response,
     ):
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -85,7 +85,7 @@ def test_the_first_frame_arrives_before_the_rest_is_made(endpoint, frames_of):
         video = await endpoint.create(seconds=20, steps=4)
         parts, when = [], []
         async with (
-            httpx.AsyncClient(timeout=60) as http,
+            httpx.AsyncClient(timeout=200) as http,
             http.stream("GET", f"{endpoint.url}/v1/videos/{video['id']}/content?stream=1") as response,
         ):
             assert (response.status_code, response.headers["content-type"]) == (200, "video/mp4")
@@ -105,7 +105,7 @@ def test_a_client_that_leaves_ends_its_video_if_it_asked_for_that(endpoint, what
     async def scenario(endpoint):
         video = await endpoint.create(seconds=30, steps=50)
         url = f"{endpoint.url}/v1/videos/{video['id']}/{what}cancel_on_disconnect={cancel}"
-        async with httpx.AsyncClient(timeout=60) as http, http.stream("GET", url) as response:
+        async with httpx.AsyncClient(timeout=200) as http, http.stream("GET", url) as response:
             await anext(response.aiter_raw())
         if not cancel:
             await endpoint.units(video["id"], endpoint.store.units(video["id"]) + 2)
@@ -123,7 +123,7 @@ def test_a_client_that_leaves_ends_its_video_if_it_asked_for_that(endpoint, what
 def test_one_that_stays_to_the_end_cancels_nothing(endpoint):
     async def scenario(endpoint):
         video = await endpoint.create()
-        async with httpx.AsyncClient(timeout=60) as http:
+        async with httpx.AsyncClient(timeout=200) as http:
             await http.get(f"{endpoint.url}/v1/videos/{video['id']}/content?stream=1&cancel_on_disconnect=1")
         return await endpoint.ended(video["id"])
 
@@ -139,7 +139,7 @@ def test_who_waits_and_watches_asks_the_store_for_nothing(endpoint, monkeypatch)
 
     async def scenario(endpoint):
         videos = [await endpoint.create() for _ in range(3)]
-        async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=100)) as http:
+        async with httpx.AsyncClient(timeout=200, limits=httpx.Limits(max_connections=100)) as http:
             streams = [
                 asyncio.create_task(http.get(f"{endpoint.url}/v1/videos/{video['id']}/{what}"))
                 for video in videos
@@ -187,7 +187,7 @@ def test_silence_is_filled_with_pings(endpoint, monkeypatch):
     async def scenario(endpoint):
         video = await endpoint.create()
         async with (
-            httpx.AsyncClient(timeout=60) as http,
+            httpx.AsyncClient(timeout=200) as http,
             http.stream("GET", f"{endpoint.url}/v1/videos/{video['id']}/events") as response,
         ):
             lines = response.aiter_lines()
