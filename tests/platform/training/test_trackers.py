@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,10 @@ def test_wandb_hears_everything_once_under_one_run(tmp_path):
     settings = MetricsSettings.model_validate({"wandb": {"mode": "offline", "project": "sprites"}})
     output = tmp_path / "first-run"
     begin(output, settings).close()
+    # W&B names what a process writes offline by the second in which it began, and a run never begins twice in one.
+    began = int(time.time())
+    while int(time.time()) == began:
+        time.sleep(0.01)
     go_on(output, settings, step=2, last=6)
 
     (name,) = {file.name for file in output.glob("wandb/offline-run-*/run-*.wandb")}

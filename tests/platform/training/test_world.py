@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rayramid.models.objective import training_pack
+from rayramid.platform.training.late import NothingBeside
 from rayramid.platform.training.loop import Run, Work
 from rayramid.platform.training.metrics import read_metrics
 from rayramid.platform.training.parallel import Ranks
@@ -49,7 +50,7 @@ class Watched(Run):
 def go_on(rank, fields, until):
     """Trains from the newest checkpoint to step `until` and leaves one there, and what this rank saw beside it."""
     here = Watched(TrainSpec.model_validate(fields), Ranks.here(torch.device("cpu")))
-    here.train(lambda step, record: None, lambda: "stop" if here.state.step == until else "")
+    here.train(lambda step, record: None, lambda: "stop" if here.state.step == until else "", NothingBeside())
     Path(here.spec.output, f"seen-{until}-{rank}.json").write_text(json.dumps(here.seen))
 
 

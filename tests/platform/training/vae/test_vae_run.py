@@ -28,6 +28,7 @@ from rayramid.pipelines.plan import read_plans
 from rayramid.pipelines.spec import DataSpec, Keep
 from rayramid.pipelines.stages import bucketed, encode_work
 from rayramid.platform.spec import load_spec
+from rayramid.platform.training.late import NothingBeside
 from rayramid.platform.training.metrics import read_metrics
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.precision import Precision
@@ -257,7 +258,7 @@ def test_training_gains_three_decibels_on_held_out_clips(vae_spec):
     settle(spec)
     here = Run(spec, ALONE)
     before = here.quality(spec.phases[0])
-    here.train(silent, lambda: "")
+    here.train(silent, lambda: "", NothingBeside())
     after = here.quality(spec.phases[0])
     here.reader.close()
     assert before["split"] == after["split"] == "val"
