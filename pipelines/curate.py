@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
-from rayramid.pipelines import encoders, receipts
+from rayramid.pipelines import encoders, manifest, receipts
 from rayramid.pipelines import plan as plans
 from rayramid.pipelines.curation import walk
 from rayramid.pipelines.encoders import Encoder
@@ -32,12 +32,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did: the jobs' ledgers, the fates of all clips, the version and the report."""
+    """What a run did: the jobs' ledgers, the fates of all clips, the version and the report.
+
+    `latest` is the version that training reads unless told otherwise.
+    """
 
     root: str
     ledgers: tuple[Ledger, ...]
     version: int | None
     new_version: bool
+    latest: int | None
     kept: int
     rejected: int
     failed: int
@@ -55,9 +59,11 @@ class Summary:
         ]
         fates = f"clips    {self.kept} kept + {self.rejected} rejected + {self.failed} failed"
         if self.version is None:
-            version = "no version: nothing is kept yet"
+            version = "no version: nothing is kept" + (" yet" if self.latest is None else f"; v{self.latest} stays")
         else:
             version = f"version  v{self.version} ({'new' if self.new_version else 'unchanged'})"
+            if self.latest != self.version:
+                version += f"; v{self.latest} stays the latest: it has clips that are not in this part of the corpus"
         return [*ledgers, fates, version, f"report   {self.report}"]
 
 
@@ -82,7 +88,7 @@ def run(
     Args:
         spec: the whole data path.
         only: do this job alone, on what the others have done before.
-        limit: take the first so many sources.
+        limit: take the first so many sources. The version of such a part does not replace one with more in it.
         on_progress: called with (job, shards done, shards in all).
 
     Raises:
@@ -91,7 +97,8 @@ def run(
     """
     started = time.monotonic()
     storage.check_writable(spec.root)
-    sources = _sources(spec, limit)
+    sources = list_sources(spec.sources, spec.split.val)
+    limited = limit is not None and limit < sources.num_rows
     jobs = _jobs(only)
     name = uuid.uuid4().hex[:12]
     seconds: dict[str, float] = {}
@@ -107,16 +114,17 @@ def run(
         return outcomes
 
     removals = read_removals(spec.root)
-    curation = walk(spec, sources, removals, perform, _MadeNow(spec, jobs))
+    curation = walk(spec, sources.slice(0, limit), removals, perform, _MadeNow(spec, jobs))
     fates = {fate: curation.count(fate) for fate in ("kept", "rejected", "failed", "pending")}
     write_failures(spec.root, curation)
     facts = run_facts(seconds)
-    version, new = publish(spec, curation, removals, facts.code)
+    version, new = publish(spec, curation, removals, facts.code, limited=limited)
     summary = Summary(
         root=spec.root,
         ledgers=tuple(curation.ledgers[job] for job in JOBS),
         version=version,
         new_version=new,
+        latest=manifest.latest(spec.root),
         **fates,
         report=storage.join(spec.root, "report", "index.html"),
         seconds=round(time.monotonic() - started, 2),
@@ -130,7 +138,7 @@ def plan(spec: DataSpec, limit: int | None = None) -> list[Pending]:
     """What `run` would do, without doing it: sources are listed, nothing is decoded, no Ray is needed."""
     curation = walk(
         spec,
-        _sources(spec, limit),
+        list_sources(spec.sources, spec.split.val).slice(0, limit),
         read_removals(spec.root),
         lambda work: _look_up(spec.root, work),
         _Recorded(spec),
@@ -186,10 +194,6 @@ def _jobs(only: str | None) -> Collection[JobName]:
     if not chosen:
         raise UserError(f"there is no job {only!r}; the jobs are {', '.join(JOBS)}")
     return chosen
-
-
-def _sources(spec: DataSpec, limit: int | None) -> pa.Table:
-    return list_sources(spec.sources, spec.split.val).slice(0, limit)
 
 
 def _do(spec: DataSpec, name: str, work: Work, on_progress: Progress | None) -> None:

@@ -16,7 +16,7 @@ from rayramid.pipelines import stages, tables
 from rayramid.pipelines.encoders import Encoder
 from rayramid.pipelines.identity import caption_id
 from rayramid.pipelines.ledger import Ledger
-from rayramid.pipelines.outcomes import Outcomes
+from rayramid.pipelines.outcomes import Outcomes, none_of
 from rayramid.pipelines.receipts import Failure
 from rayramid.pipelines.removals import Removals
 from rayramid.pipelines.selection import Limits, limits, verdicts
@@ -89,15 +89,16 @@ def walk(spec: DataSpec, sources: pa.Table, removals: Removals, perform: Perform
     captioned = _aligned(ids, "clip_id", work, replace(found, rows=found.rows.drop(["caption"])))
     text = encoders.text()
     embedding = stages.embed_work(spec.root, captions, text) if text else None
-    found = book(perform(embedding) if embedding else Outcomes("embed", captions.num_rows))
+    found = book(perform(embedding) if embedding else none_of("embed", captions.num_rows, stages.RESULTS["embed"]))
     captions = tables.beside(captions, _aligned(captions["caption_id"], "caption_id", embedding, found))
-    embedded = tables.found(captioned["caption_id"], captions.drop(["caption"]), "caption_id")
+    embedded = captions.select(["caption_id", "text_len", "ok", "failed"])
+    embedded = tables.found(captioned["caption_id"], embedded, "caption_id")
 
     ready = captioned["ok"]
     bucketed = stages.bucketed(spec, clips.filter(ready), judged.filter(ready))
     vae = encoders.vae(bucketed) if bucketed.num_rows else None
     encoding = stages.encode_work(spec, bucketed, vae) if vae else None
-    found = book(perform(encoding) if encoding else Outcomes("encode", bucketed.num_rows))
+    found = book(perform(encoding) if encoding else none_of("encode", bucketed.num_rows, stages.RESULTS["encode"]))
     latents = _aligned(ids, "clip_id", encoding, found)
     results = {"score": scores, "caption": captioned, "embed": embedded, "encode": latents}
     return Curation(

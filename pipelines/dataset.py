@@ -19,6 +19,7 @@ from rayramid.pipelines import manifest as versions
 from rayramid.pipelines.buckets import SPATIAL_RATIO
 from rayramid.pipelines.identity import caption_id as id_of_caption
 from rayramid.pipelines.latents import BYTES_PER_VALUE
+from rayramid.pipelines.tables import rows_of
 
 
 class DamagedError(UserError):
@@ -146,10 +147,13 @@ class LatentDataset:
 
 
 def _refuse_other_sizes(root: str, index: pa.Table) -> None:
-    columns = index.select(["latent_id", "file", "bucket", "length", "t", "h", "w"]).to_pydict()
-    for latent_id, file, bucket, length, t, h, w in zip(*columns.values(), strict=True):
-        if bucket != f"{h * SPATIAL_RATIO}x{w * SPATIAL_RATIO}x{t}" or length % (BYTES_PER_VALUE * t * h * w):
-            raise UserError(
-                f"{storage.join(root, file)}: latent {latent_id} of {length} bytes is not of size {t}x{h}x{w}, "
-                f"as bucket {bucket} has it; encode it again"
-            )
+    sizes = ["bucket", "length", "t", "h", "w"]
+    for size in index.group_by(sizes).aggregate([]).to_pylist():
+        bucket, length, t, h, w = (size[name] for name in sizes)
+        if bucket == f"{h * SPATIAL_RATIO}x{w * SPATIAL_RATIO}x{t}" and length % (BYTES_PER_VALUE * t * h * w) == 0:
+            continue
+        row = next(row for row in rows_of(index) if all(row[name] == size[name] for name in sizes))
+        raise UserError(
+            f"{storage.join(root, row['file'])}: latent {row['latent_id']} of {length} bytes is not of size "
+            f"{t}x{h}x{w}, as bucket {bucket} has it; encode it again"
+        )

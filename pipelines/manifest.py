@@ -1,7 +1,8 @@
 """Versions of a dataset: `_manifest/v<N>.json` with its index and text tables, never changed once written.
 
 A number belongs to whoever creates its index first, so two runs cannot write the same version; a crash in between
-leaves a gap in the numbers. `v<N>.json` is written last and makes the version real; `_LATEST` only points.
+leaves a gap in the numbers. `v<N>.json` is written last and makes the version real; `_LATEST` points at the one that is
+read unless another is named.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.models.stores.store import MissingError
+from rayramid.pipelines import tables
 
 FORMAT_VERSION = 1
 
@@ -70,7 +72,7 @@ TEXT_INDEX_SCHEMA = pa.schema(
 
 
 def latest(root: str) -> int | None:
-    """The newest version's number, None where there is none."""
+    """The number of the version that is read unless another is named, None where there is none."""
     try:
         return int(storage.read_bytes(storage.join(root, "_manifest", "_LATEST")))
     except MissingError:
@@ -78,7 +80,7 @@ def latest(root: str) -> int | None:
 
 
 def read(root: str, version: int | None = None) -> dict[str, Any]:
-    """The manifest of a version (the newest one if None); UserError if it does not exist."""
+    """The manifest of a version (the latest if None); UserError if it does not exist."""
     number = latest(root) if version is None else version
     if number is None:
         raise UserError(f"{root}: no dataset here; make one with `rayramid data run SPEC`")
@@ -106,16 +108,26 @@ def read_text_index(root: str, manifest: Mapping[str, Any]) -> pa.Table:
     return _read_table(root, manifest, "text_index")
 
 
-def publish(root: str, facts: Mapping[str, Any], index: pa.Table, text_index: pa.Table) -> tuple[int, bool]:
+def publish(
+    root: str, facts: Mapping[str, Any], index: pa.Table, text_index: pa.Table, *, whole: bool = True
+) -> tuple[int, bool]:
     """Make a version of these tables; returns its number and whether it is new (equal content makes no new version).
 
-    `facts` go into the manifest beside what follows from the tables (`contents`), and win where both say something.
+    Args:
+        root: of the dataset.
+        facts: go into the manifest beside what follows from the tables (`contents`), and win where both say something.
+        index: one row per latent.
+        text_index: one row per caption.
+        whole: the tables hold all that there is. A part of it becomes a version too, but not the latest one while that
+            holds clips which the part lacks: nobody's training shrinks because somebody tried something out.
     """
     parts = {"index": _encode(index.cast(INDEX_SCHEMA)), "text_index": _encode(text_index.cast(TEXT_INDEX_SCHEMA))}
     content = hashlib.sha256(b"".join(parts.values())).hexdigest()
     parent = latest(root)
-    if parent is not None and read(root, parent)["content"] == content:
-        return parent, False
+    replaces = whole or parent is None or _holds_all(index, read_index(root, read(root, parent)))
+    for known in [read(root, parent)] if replaces and parent is not None else read_all(root):
+        if known["content"] == content:
+            return int(known["version"]), False
     number = 1 if parent is None else parent + 1
     while not storage.create(_file(root, number, ".index.parquet"), parts["index"]):
         number += 1
@@ -134,7 +146,8 @@ def publish(root: str, facts: Mapping[str, Any], index: pa.Table, text_index: pa
         **facts,
     }
     storage.write_atomic(_file(root, number, ".json"), json.dumps(manifest, indent=1, sort_keys=True).encode())
-    storage.write_atomic(storage.join(root, "_manifest", "_LATEST"), str(number).encode())
+    if replaces:
+        storage.write_atomic(storage.join(root, "_manifest", "_LATEST"), str(number).encode())
     return number, True
 
 
@@ -167,6 +180,10 @@ def statistics(index: pa.Table) -> dict[str, float | None]:
 def sort_index(index: pa.Table) -> pa.Table:
     """By bucket, then by latent: the order of every version."""
     return index.sort_by([(name, "ascending") for name in ("h", "w", "t", "latent_id")]).combine_chunks()
+
+
+def _holds_all(index: pa.Table, other: pa.Table) -> bool:
+    return tables.without(other, "clip_id", index["clip_id"]).num_rows == 0
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,14 +31,19 @@ class Outcomes:
 
     job: str
     items: int
-    ok: int = 0
-    failures: Sequence[Failure] = ()
-    rows: pa.Table = field(default_factory=lambda: pa.schema([_ITEM, ("file", pa.string())]).empty_table())
+    ok: int
+    failures: Sequence[Failure]
+    rows: pa.Table
 
     def ledger(self) -> Ledger:
         """The job's ledger; not yet checked."""
         failed = len(self.failures)
         return Ledger(self.job, self.items, self.ok, failed, self.items - self.ok - failed, self.rows.num_rows)
+
+
+def none_of(job: str, items: int, columns: pa.Schema) -> Outcomes:
+    """The outcomes of so many items while nothing can be done about them."""
+    return Outcomes(job, items, 0, (), pa.schema([_ITEM, *columns, ("file", pa.string())]).empty_table())
 
 
 def outcomes_of(

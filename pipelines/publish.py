@@ -21,10 +21,17 @@ from rayramid.pipelines.removals import Removals
 from rayramid.pipelines.spec import JOBS, DataSpec
 
 
-def publish(spec: DataSpec, curation: Curation, removals: Removals, code: dict[str, str]) -> tuple[int | None, bool]:
+def publish(
+    spec: DataSpec, curation: Curation, removals: Removals, code: dict[str, str], *, limited: bool
+) -> tuple[int | None, bool]:
     """Make a version of the kept clips; its number and whether it is new. None while there is nothing to train on.
 
-    `removals` were left out of the curation before; the manifest only names them.
+    Args:
+        spec: of the run.
+        curation: the corpus at hand.
+        removals: were left out of the curation before; the manifest only names them.
+        code: versions of what made it.
+        limited: the corpus at hand is not all of the spec's.
     """
     keep = pc.equal(curation.fates, "kept")
     empty = tables.found(pa.chunked_array([[caption_id("")]]), curation.captions, "caption_id")
@@ -32,8 +39,13 @@ def publish(spec: DataSpec, curation: Curation, removals: Removals, code: dict[s
         return None, False
     assert curation.vae is not None
     assert curation.text is not None
-    results = (curation.results[job] for job in ("caption", "embed", "encode"))
-    kept = _Kept(*(table.filter(keep) for table in (curation.clips, curation.verdicts, *results)))
+    kept = _Kept(
+        clips=curation.clips.select(["clip_id", "source_id", "uri", "split", "kind", "licence"]).filter(keep),
+        buckets=curation.verdicts.select(["bucket", "height", "width", "frames"]).filter(keep),
+        captions=curation.results["caption"].select(["caption_id"]).filter(keep),
+        texts=curation.results["embed"].select(["text_len"]).filter(keep),
+        latents=curation.results["encode"].filter(keep),
+    )
     _refuse_foreign(kept, spec.encode.fps, curation.vae.fingerprint, spec.root)
     index = manifest.sort_index(_index(kept))
     texts = _text_index(curation.captions, kept.captions["caption_id"])
@@ -48,7 +60,7 @@ def publish(spec: DataSpec, curation: Curation, removals: Removals, code: dict[s
         "fates": {fate: curation.count(fate) for fate in ("kept", "rejected", "failed", "pending")},
         "removals": removals.records(),
     }
-    return manifest.publish(spec.root, facts, index, texts)
+    return manifest.publish(spec.root, facts, index, texts, whole=not limited and not curation.count("pending"))
 
 
 def write_failures(root: str, curation: Curation) -> None:

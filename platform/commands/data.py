@@ -24,7 +24,9 @@ Root = Annotated[str, typer.Argument(metavar="ROOT", help="The dataset's folder 
 def run(
     spec: SpecFile,
     only: Annotated[str | None, typer.Option(metavar="JOB", help="Run this job alone: shots, score, …")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N sources only.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Take the first N sources only; a version with more stays the latest.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; decode nothing.")] = False,
     overrides: Overrides = None,
     address: Address = None,

@@ -28,9 +28,10 @@ def places(url, schema, row):
     return {name: vars(place) for name, place in found.items()}
 
 
-def publish(root, latent=LATENT, vae="vae-one"):
+def publish(root, latent=LATENT, vae="vae-one", **changes):
     place = places(f"{root}/latents/a.parquet", LATENT_SCHEMA, {"latent": bf16_bytes(latent)})["latent"]
-    row = {"latent_id": "l", "clip_id": "c", "split": "train", "bucket": "32x32x2", "t": 2, "h": 4, "w": 4}
+    row = {"latent_id": "l", "clip_id": "c", "split": "train", "bucket": "32x32x2", "t": 2, "h": 4, "w": 4, "fps": 24.0}
+    row |= changes
     index = [{**row, **place, "file": "latents/a.parquet", "caption_ids": [caption_id("")], "text_lens": [3]}]
     text = places(f"{root}/text/a.parquet", TEXT_SCHEMA, {"tokens": bf16_bytes(TOKENS), "pooled": bf16_bytes(POOLED)})
     spread = {f"{n}_{k}": text[n][k] for n in ("tokens", "pooled") for k in ("offset", "length", "crc32")}
@@ -88,6 +89,21 @@ def test_latents_of_another_vae_are_refused_by_name(root):
     LatentDataset.open(root, vae_fingerprint="vae-one")
     with pytest.raises(UserError, match=r"latents of VAE vae-one, not of vae-two"):
         LatentDataset.open(root, vae_fingerprint="vae-two")
+
+
+def test_latents_at_another_rate_are_refused_by_name(root):
+    publish(root)
+    LatentDataset.open(root, fps=24)
+    with pytest.raises(UserError, match=r"version 1 holds latents at 24\.0 fps, not at 12; encode the clips again"):
+        LatentDataset.open(root, fps=12)
+
+
+@pytest.mark.parametrize("changes", [{"bucket": "64x32x2"}, {"t": 1}, {"h": 3, "bucket": "24x32x2"}, {"w": 3}])
+def test_a_latent_that_is_not_of_its_buckets_size_is_refused_by_name(tmp_path, changes):
+    # Of 1024 bytes, whatever the index says of it: 16 channels of 2 x 4 x 4 values.
+    publish(str(tmp_path), **changes)
+    with pytest.raises(UserError, match=r"latents/a\.parquet: latent l of 1024 bytes is not of size .* as bucket"):
+        LatentDataset.open(str(tmp_path))
 
 
 def test_changed_files_are_refused_by_name(root):
