@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
-from rayramid.pipelines import encoders, manifest, receipts
+from rayramid.pipelines import encoders, manifest, receipts, tables
 from rayramid.pipelines import plan as plans
 from rayramid.pipelines.curation import walk
 from rayramid.pipelines.encoders import Encoder
@@ -136,15 +136,24 @@ def run(
 
 def plan(spec: DataSpec, limit: int | None = None) -> list[Pending]:
     """What `run` would do, without doing it: sources are listed, nothing is decoded, no Ray is needed."""
-    curation = walk(
-        spec,
-        list_sources(spec.sources, spec.split.val).slice(0, limit),
-        read_removals(spec.root),
-        lambda work: _look_up(spec.root, work),
-        _Recorded(spec),
-    )
+    waiting: dict[str, int] = {}
+
+    def look_up(work: Work) -> Outcomes:
+        planned = plans.read_plans(spec.root, work.job)
+        # What is to be tried again has an outcome, and yet is to be done.
+        left = planned.left(receipts.committed(spec.root, work.job))["item_id"]
+        again = work.items.filter(tables.within(work.items["item_id"], left))
+        waiting[work.job] = planned.missing(work.items).num_rows + again.num_rows
+        return _look_up(spec.root, work)
+
+    sources = list_sources(spec.sources, spec.split.val).slice(0, limit)
+    curation = walk(spec, sources, read_removals(spec.root), look_up, _Recorded(spec))
     ledgers = [curation.ledgers[job] for job in JOBS]
-    return [Pending(ledger.job, ledger.inputs, ledger.ok + ledger.failed, ledger.pending) for ledger in ledgers]
+    pending = [waiting.get(ledger.job, ledger.pending) for ledger in ledgers]
+    return [
+        Pending(ledger.job, ledger.inputs, ledger.inputs - count, count)
+        for ledger, count in zip(ledgers, pending, strict=True)
+    ]
 
 
 class _Recorded:

@@ -5,7 +5,6 @@ Sprites have no file: they are drawn.
 Shape letters: T frames, H W pixels, C = 3 (RGB).
 """
 
-import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from rayramid.models.media.resize import resize_crop
 from rayramid.models.media.track import Probe
 from rayramid.models.sprites.clip import SCHEME, SpritesClip
 from rayramid.pipelines.identity import digest
+from rayramid.pipelines.scratch import Scratch
 
 Frames = NDArray[np.uint8]
 
@@ -35,7 +35,7 @@ class SourceFrames:
 
     def __init__(self, deadline_s: float) -> None:
         self._child = DecodeChild(deadline_s=deadline_s)
-        self._folder = tempfile.TemporaryDirectory(prefix="rayramid-")
+        self._scratch = Scratch()
         self._copies: OrderedDict[str, Path] = OrderedDict()
 
     def probe(self, uri: str, kind: str) -> Probe:
@@ -89,7 +89,7 @@ class SourceFrames:
         if uri in self._copies:
             self._copies.move_to_end(uri)
             return self._copies[uri]
-        copy = Path(self._folder.name) / f"{digest(uri)}{Path(uri).suffix}"
+        copy = self._scratch.path / f"{digest(uri)}{Path(uri).suffix}"
         storage.download(uri, copy)
         self._copies[uri] = copy
         while len(self._copies) > 1 and sum(path.stat().st_size for path in self._copies.values()) > _CACHE_BYTES:
@@ -102,5 +102,5 @@ def _image(path: Path) -> Frames:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image).convert("RGB")
     except OSError as error:
-        raise DecodeError(str(path), f"not an image: {error}") from None
+        raise DecodeError(path, "not an image", str(error)) from None
     return np.asarray(upright)[None]

@@ -81,13 +81,14 @@ def latest(root: str) -> int | None:
 
 def read(root: str, version: int | None = None) -> dict[str, Any]:
     """The manifest of a version (the latest if None); UserError if it does not exist."""
-    number = latest(root) if version is None else version
+    number = latest(root)
     if number is None:
         raise UserError(f"{root}: no dataset here; make one with `rayramid data run SPEC`")
+    wanted = number if version is None else version
     try:
-        return dict(json.loads(storage.read_bytes(_file(root, number, ".json"))))
+        return dict(json.loads(storage.read_bytes(_file(root, wanted, ".json"))))
     except MissingError:
-        raise UserError(f"{root}: no version {number}; the newest is {latest(root)}") from None
+        raise UserError(f"{root}: no version {wanted}; the latest is {number}") from None
 
 
 def read_all(root: str) -> list[dict[str, Any]]:

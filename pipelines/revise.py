@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from rayramid.models.errors import UserError
 from rayramid.pipelines import manifest, plan, removals, tables
 from rayramid.pipelines.identity import caption_id
+from rayramid.pipelines.job import Row
 from rayramid.pipelines.outcomes import outcomes_of
 from rayramid.pipelines.removals import read_removals
 
@@ -45,28 +46,41 @@ def merge(root: str, versions: Sequence[int]) -> tuple[int, bool]:
     """Make a version with the latents of several; where two hold the same one, its captions are joined.
 
     Raises:
-        UserError: a version that does not exist, or versions of different VAEs, text encoders or frame rates.
+        UserError: fewer than two versions, one that does not exist, or different VAEs, text encoders or frame rates.
     """
+    if len(set(versions)) < 2:
+        raise UserError(f"{root}: merging takes two or more versions, as in `rayramid data merge {root} 1 2`")
     old = [manifest.read(root, version) for version in versions]
     for what, path in SHARED.items():
         found = {manifest_["version"]: _at(manifest_, path) for manifest_ in old}
         if len(set(found.values())) > 1:
             named = ", ".join(f"version {version} has {value}" for version, value in found.items())
             raise UserError(f"{root}: versions of different {what} can't be merged: {named}")
-    rows: dict[str, dict[str, Any]] = {}
-    for row in pa.concat_tables([manifest.read_index(root, each) for each in old]).to_pylist():
-        rows[row["latent_id"]] = _joined(rows[row["latent_id"]], row) if row["latent_id"] in rows else row
-    texts = {
-        row["caption_id"]: row
-        for row in pa.concat_tables([manifest.read_text_index(root, each) for each in old]).to_pylist()
-    }
+    texts = pa.concat_tables([manifest.read_text_index(root, each) for each in reversed(old)])
     return _publish(
         root,
         max(old, key=lambda each: each["version"]),
-        pa.Table.from_pylist(list(rows.values()), schema=manifest.INDEX_SCHEMA),
-        pa.Table.from_pylist([texts[name] for name in sorted(texts)], schema=manifest.TEXT_INDEX_SCHEMA),
+        _joined([manifest.read_index(root, each) for each in old]),
+        tables.distinct(texts, "caption_id").sort_by("caption_id"),
         {"merged": list(versions)},
     )
+
+
+def _joined(indexes: Sequence[pa.Table]) -> pa.Table:
+    """Each latent once, as the last of the indexes that have it says, with the captions of all."""
+    rows = pa.concat_tables(indexes)
+    last = tables.distinct(pa.concat_tables(reversed(indexes)), "latent_id")
+    captions = pc.binary_join(rows["caption_ids"], " ")
+    kept = pc.binary_join(tables.found(rows["latent_id"], last, "latent_id")["caption_ids"], " ")
+    several = rows["latent_id"].filter(pc.not_equal(captions, kept))
+    joined: dict[str, Row] = {}
+    for row in tables.rows_of(rows.filter(tables.within(rows["latent_id"], several))):
+        before = joined.get(row["latent_id"], row)
+        lengths = dict(zip(before["caption_ids"], before["text_lens"], strict=True))
+        lengths |= dict(zip(row["caption_ids"], row["text_lens"], strict=True))
+        joined[row["latent_id"]] = {**row, "caption_ids": list(lengths), "text_lens": list(lengths.values())}
+    changed = pa.Table.from_pylist(list(joined.values()), schema=manifest.INDEX_SCHEMA)
+    return pa.concat_tables([tables.without(last, "latent_id", several), changed])
 
 
 def _publish(
@@ -101,12 +115,6 @@ def _cut(root: str, clips: Collection[str]) -> set[str]:
     clip_ids = pa.schema([("clip_id", pa.string())])
     rows = outcomes_of(root, "shots", plan.read_plans(root, "shots"), columns=clip_ids).rows
     return set(rows["clip_id"].filter(tables.within(rows["clip_id"], list(clips))).to_pylist())
-
-
-def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    captions = dict(zip(one["caption_ids"], one["text_lens"], strict=True))
-    captions |= dict(zip(other["caption_ids"], other["text_lens"], strict=True))
-    return {**other, "caption_ids": list(captions), "text_lens": list(captions.values())}
 
 
 def _at(found: Mapping[str, Any], path: Sequence[str]) -> Any:

@@ -16,14 +16,13 @@ UPLOAD_S = 24 * 3600.0
 
 def status(root: str) -> list[Ledger]:
     """The ledgers over everything that was ever planned under a root."""
-    found = [outcomes_of(root, job, plan.read_plans(root, job)).ledger() for job in JOBS]
-    if not any(ledger.inputs for ledger in found):
-        raise UserError(f"{root}: nothing was planned here; start with `rayramid data run SPEC`")
-    return found
+    _check_planned(root)
+    return [outcomes_of(root, job, plan.read_plans(root, job)).ledger() for job in JOBS]
 
 
 def retry(root: str) -> int:
     """Plan all failed items anew, for the next run to do; their number."""
+    _check_planned(root)
     count = 0
     for job in JOBS:
         plans = plan.read_plans(root, job)
@@ -45,6 +44,7 @@ def gc(root: str) -> int:
     These are files of shards that another attempt committed, notes of attempts at committed shards, encoders that were
     made and not recorded, and what was left of uploads a day ago.
     """
+    _check_planned(root)
     committed: dict[str, str] = {}
     for job in JOBS:
         committed |= receipts.read_receipts(root, job, lambda receipt: receipt.file)
@@ -52,6 +52,11 @@ def gc(root: str) -> int:
     for url in urls:
         storage.delete(url)
     return len(urls) + storage.sweep(root, UPLOAD_S)
+
+
+def _check_planned(root: str) -> None:
+    if next(storage.list_files(storage.join(root, "_plan")), None) is None:
+        raise UserError(f"{root}: nothing was planned here; start with `rayramid data run SPEC`")
 
 
 def _outdated(root: str, committed: dict[str, str]) -> Iterator[str]:

@@ -2,9 +2,9 @@
 
 import hashlib
 import logging
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from rayramid.pipelines.job import Job, Row, job_folder
 from rayramid.pipelines.latents import OUTCOME, LatentWriter
 from rayramid.pipelines.plan import Item, Shard
 from rayramid.pipelines.receipts import Attempt, Failure, Receipt
+from rayramid.pipelines.scratch import Scratch
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ def work(root: str, run: str, job: Job, shard: Shard, items: Sequence[Item]) -> 
         return committed
     started = time.monotonic()
     attempt, killers = receipts.begin(root, shard.job, shard.shard_id, run)
-    with tempfile.TemporaryDirectory(prefix="rayramid-") as folder:
-        path = Path(folder) / "shard.parquet"
+    with closing(Scratch()) as scratch:
+        path = scratch.path / "shard.parquet"
         done = _write(path, job, items, attempt, killers)
         file = f"{job_folder(shard.job, items[0].row)}/{shard.shard_id}-{attempt.number}.parquet"
         storage.upload(path, storage.join(root, file))

@@ -8,8 +8,8 @@ from rayramid.models.errors import UserError
 class DecodeError(UserError):
     """A file that gives no (or not all) frames.
 
-    `reason` is one of a few short phrases, so that failures can be counted: "no such file", "not a video", "no frames",
-    "corrupt", "missing frame", "size changes", "empty range", "deadline", "crashed".
+    `reason` is one of a few short phrases, so that failures can be counted: "no such file", "not a video",
+    "not an image", "no frames", "corrupt", "missing frame", "size changes", "empty range", "deadline", "crashed".
     """
 
     def __init__(self, path: str | Path, reason: str, detail: str = "") -> None:

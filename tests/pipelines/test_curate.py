@@ -5,9 +5,11 @@ import pytest
 from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.pipelines import curate, encoders, manifest, upkeep
-from rayramid.pipelines.plan import Item, read_plans, read_shard, write_plans
+from rayramid.pipelines.plan import Item, cut, read_plans, read_shard, write_plans
 from rayramid.pipelines.receipts import Failure, Receipt, begin, commit
+from rayramid.pipelines.sources import list_sources
 from rayramid.pipelines.spec import DataSpec
+from rayramid.pipelines.stages import shots_work
 
 
 def spec(root, folder):
@@ -43,9 +45,26 @@ def test_only_takes_a_jobs_name(tmp_path):
         curate.run(spec(tmp_path / "data", tmp_path), only="shot")
 
 
-def test_status_of_a_root_without_plans_says_how_to_start(tmp_path):
-    with pytest.raises(UserError, match="nothing was planned here"):
-        upkeep.status(str(tmp_path))
+@pytest.mark.parametrize("look_after", [upkeep.status, upkeep.retry, upkeep.gc])
+def test_a_root_without_plans_says_how_to_start(tmp_path, look_after):
+    with pytest.raises(UserError, match="nothing was planned here; start with `rayramid data run SPEC`"):
+        look_after(str(tmp_path))
+
+
+def test_a_dry_run_counts_what_is_to_be_tried_again(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    wanted = spec(tmp_path / "data", tmp_path)
+    root = wanted.root
+    work = shots_work(wanted, list_sources(wanted.sources, 0.0))
+    write_plans(root, "shots", cut(work.items, work.largest, 1), generation=0)
+    (shard,) = read_plans(root, "shots").shards
+    (item_id,) = work.items["item_id"].to_pylist()
+    commit(root, receipt(shard, "clips/none.parquet", [Failure(item_id, "a.mp4", "DecodeError", "no", 1)]))
+    shots, *_ = curate.plan(wanted)
+    assert (shots.inputs, shots.done, shots.pending) == (1, 1, 0)
+    upkeep.retry(root)
+    shots, *_ = curate.plan(wanted)
+    assert (shots.inputs, shots.done, shots.pending) == (1, 0, 1)
 
 
 def test_a_retry_plans_the_failed_items_alone_and_only_once(tmp_path):

@@ -73,7 +73,7 @@ def test_equal_content_makes_no_new_version_and_other_content_keeps_the_old(root
     assert publish(root, LATENT + 1) == (2, True)
     assert LatentDataset.open(root).manifest["parent"] == 1
     assert LatentDataset.open(root, version=1).version == 1
-    with pytest.raises(UserError, match="no version 3; the newest is 2"):
+    with pytest.raises(UserError, match="no version 3; the latest is 2"):
         LatentDataset.open(root, version=3)
 
 

@@ -148,6 +148,17 @@ def test_merging_brings_nothing_back_that_was_removed(tmp_path):
     assert clips_of(root) == ["b.1"]
 
 
+def test_merging_takes_two_versions_that_are_there(tmp_path):
+    root = str(tmp_path)
+    with pytest.raises(UserError, match="no dataset here"):
+        revise.merge(root, [1, 2])
+    publish(root, "a.1")
+    with pytest.raises(UserError, match="merging takes two or more versions"):
+        revise.merge(root, [1, 1])
+    with pytest.raises(UserError, match="no version 2; the latest is 1"):
+        revise.merge(root, [1, 2])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
