@@ -26,8 +26,12 @@ class DamagedError(UserError):
     """A file of a dataset that is missing, or whose bytes are not those that it was made with; `file` is its URL."""
 
     def __init__(self, file: str, message: str) -> None:
-        super().__init__(f"{file}: {message}")
+        # Both stay arguments, from which the error is made anew when it comes from another process.
+        super().__init__(file, message)
         self.file = file
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
 
 
 class LatentDataset:

@@ -9,7 +9,7 @@ class StoppedError(Exception):
     """
 
     def __init__(self, step: int) -> None:
-        super().__init__(f"stopped at step {step}")
+        super().__init__(step)
         self.step = step
 
 

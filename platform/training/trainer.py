@@ -42,6 +42,8 @@ _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": 
 _POLL_SECONDS = 0.5
 # How often the workers ask what is wished of them.
 _WISH_SECONDS = 1.0
+# How often Ray is told how far the run is.
+_REPORT_SECONDS = 10.0
 
 
 def fit(
@@ -183,14 +185,25 @@ def _worker(config: dict[str, Any]) -> bool:
         logging.getLogger("rayramid").addHandler(_ToDriver(board))
         board.begin.remote(ranks.world)
 
-    def report(step: int, record: Mapping[str, Any]) -> None:
-        if "loss" in record:
-            ray.train.report({"step": step, "loss": record["loss"]})
-        if ranks.is_first:
-            board.write.remote(step, {name: fact for name, fact in record.items() if isinstance(fact, float | str)})
-
     loop = importlib.import_module(LOOPS[spec.kind])
-    return bool(loop.run(spec, ranks, report, _Wishes(board, ranks), _Beside(board)))
+    return bool(loop.run(spec, ranks, _Reports(board, ranks), _Wishes(board, ranks), _Beside(board)))
+
+
+class _Reports:
+    """Tells the driver of every line of metrics, and Ray of some."""
+
+    def __init__(self, board: Any, ranks: Ranks) -> None:
+        self._board, self._ranks = board, ranks
+        self._next = time.monotonic()
+
+    def __call__(self, step: int, record: Mapping[str, Any]) -> None:
+        # Ray takes a report every two seconds, and would let the workers wait with the next one.
+        if "loss" in record and self._ranks.agree(time.monotonic() >= self._next):
+            self._next = time.monotonic() + _REPORT_SECONDS
+            ray.train.report({"step": step, "loss": record["loss"]})
+        if self._ranks.is_first:
+            facts = {name: fact for name, fact in record.items() if isinstance(fact, float | str)}
+            self._board.write.remote(step, facts)
 
 
 class _Beside:

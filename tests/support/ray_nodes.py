@@ -107,7 +107,7 @@ def ray_nodes() -> Iterator[Nodes]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 240) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 600) -> None:
     """Waits for a condition; fails after so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -1,6 +1,7 @@
 """A file of the dataset that is missing or corrupt: named, and the end of the run; or left out, counted, the same
 everywhere."""
 
+import pickle
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from rayramid.models.errors import UserError
 from rayramid.pipelines import manifest
+from rayramid.pipelines.dataset import DamagedError
 from rayramid.platform.training.loop import Run, run
 from rayramid.platform.training.metrics import read_metrics
 from rayramid.platform.training.parallel import Ranks
@@ -49,6 +51,11 @@ def test_a_corrupt_file_is_named_and_ends_the_run(spec, damaged):
     root, file = damaged
     with pytest.raises(UserError, match=f"{file}: not the bytes that version 1 was made with"):
         run(settle(spec(phase={"data": [root]})), ALONE, silent)
+
+
+def test_damage_is_told_in_full_from_another_process():
+    error = pickle.loads(pickle.dumps(DamagedError("s3://data/part.parquet", "missing")))
+    assert (str(error), error.file) == ("s3://data/part.parquet: missing", "s3://data/part.parquet")
 
 
 def test_a_missing_file_is_named_and_ends_the_run(spec, fresh_dataset):
