@@ -17,6 +17,18 @@ class CausalConv3d(nn.Conv3d):
         """Convolve a chunk that is preceded by `past`."""
         return super().forward(past.prepend(x_BCTHW, pad=2, keep=3 - self.stride[0]))
 
+    def _conv_forward(self, x_BCTHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not _slow_alone(x_BCTHW):
+            return super()._conv_forward(x_BCTHW, weight, bias)
+        shape = (self.padding, self.stride, self.dilation, self.groups)
+        return torch.ops.aten.mkldnn_convolution(x_BCTHW, weight, bias, *shape)
+
+
+def _slow_alone(x_BCTHW: Tensor) -> bool:
+    """Whether torch convolves it by itself and not by oneDNN, several times faster: one clip on a CPU in fp32."""
+    plain = x_BCTHW.dtype == torch.float32 and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    return x_BCTHW.is_cpu and len(x_BCTHW) == 1 and plain and torch.backends.mkldnn.is_available()
+
 
 class FrameNorm(nn.GroupNorm):
     """GroupNorm of every frame by itself: statistics over time would not be causal."""

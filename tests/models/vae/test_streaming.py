@@ -219,3 +219,14 @@ def test_the_first_latent_has_statistics_of_its_own():
         assert torch.equal(vae.denormalise(vae.normalise(z, first), first), z)
     batch = z.expand(2, 4, 3, 5, 6)
     assert torch.equal(vae.normalise(batch)[1, :, :, :1, :1], vae.normalise(z))
+
+
+@pytest.mark.parametrize("config", [PLAIN, EXTRAS])
+@torch.no_grad()
+def test_a_clip_alone_is_coded_as_in_company(config):
+    # Alone, on a CPU, it goes through another convolution of torch's.
+    vae, video = random_vae(config, torch.float32), random_video(9, torch.float32)
+    alone, together = vae.encode(video)[0], vae.encode(video.expand(2, -1, -1, -1, -1))[0]
+    assert torch.allclose(alone, together[:1], atol=1e-5)
+    latents = posterior_mean(alone)
+    assert torch.allclose(vae.decode(latents)[0], vae.decode(latents.expand(2, -1, -1, -1, -1))[0][:1], atol=1e-5)
