@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 # What a job's driver runs for each kind of spec.
-COMMANDS: Mapping[str, str] = {"data": "data run", "train": "train"}
+COMMANDS: Mapping[str, str] = {"data": "data run", "train": "train", "eval": "eval"}
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 

@@ -19,6 +19,7 @@ KINDS: Mapping[str, str] = {
     "train": "rayramid.platform.training.spec.train:TrainSpec",
     "vae": "rayramid.platform.training.vae.spec:VAESpec",
     "serve": "rayramid.serve.spec:ServeSpec",
+    "eval": "rayramid.platform.evaluation.spec:EvalSpec",
 }
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")

@@ -21,7 +21,7 @@ def submit(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a data or train spec as a Ray job; submitted again, it continues.
+    """Run a spec of kind data, train or eval as a Ray job; a data or training job submitted again continues.
 
     Example: rayramid submit infra/specs/data-local.yaml --address http://127.0.0.1:8265 --follow
     """

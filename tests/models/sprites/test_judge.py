@@ -80,12 +80,16 @@ def damaged(scene: Scene, frames: Frames, seed: int) -> Iterator[tuple[str, Fram
         "background",
     )
 
+    # What another one covers can't be missed.
+    covered = scene.passing is not None and number == (0 if scene.passing == "behind" else 1)
     without = replace(scene, sprites=tuple(s for s in scene.sprites if s is not sprite), passing=None)
     yield "a sprite gone", render(without, count), demand, "colours"
-    yield "a sprite gone for some frames", partly(without, some), demand, "persistent"
+    if not covered:
+        yield "a sprite gone for some frames", partly(without, some), demand, "persistent"
     recoloured = changed(scene, number, colour=str(draw.choice(free)))
     yield "another colour", render(recoloured, count), demand, "colours"
-    yield "another colour from some frame on", partly(recoloured, slice(start, None)), demand, ""
+    if not covered:
+        yield "another colour from some frame on", partly(recoloured, slice(start, None)), demand, ""
     if len(scene.sprites) > 1:
         first, second = (s.actor.colour for s in scene.sprites[:2])
         yield "colours swapped", render(changed(changed(scene, 0, colour=second), 1, colour=first), count), demand, ""
@@ -98,7 +102,8 @@ def damaged(scene: Scene, frames: Frames, seed: int) -> Iterator[tuple[str, Fram
         reshaped, sprites=tuple(resized if s is reshaped.sprites[number] else s for s in reshaped.sprites)
     )
     yield "another shape", render(reshaped, count), demand, "shapes"
-    yield "another shape from the middle on", partly(reshaped, slice(count // 2, None)), demand, ""
+    if not covered:
+        yield "another shape from the middle on", partly(reshaped, slice(count // 2, None)), demand, "shapes"
 
     motions = [motion for motion in MOTIONS if sprite.actor.shape != "circle" or not motion.startswith("spins")]
     said = replace(demand.actors[number], motion=other(draw, motions, sprite.actor.motion))

@@ -1,0 +1,98 @@
+"""Cases summed up: shares with their confidence intervals, curves, PSNR."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rayramid.models.sprites.judge.verdict import PARTS
+from rayramid.platform.evaluation.examiner import Case, Kind
+from rayramid.platform.evaluation.spec import EvalSpec
+
+# The quantile of the normal distribution that leaves 2.5 % on each side.
+Z = 1.959964
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of how many, and where the true share lies with 95 % confidence (Wilson 1927)."""
+
+    right: int
+    of: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Low and high end."""
+        share = self.right / self.of
+        middle = (share + Z**2 / (2 * self.of)) / (1 + Z**2 / self.of)
+        half = Z / (1 + Z**2 / self.of) * math.sqrt(share * (1 - share) / self.of + Z**2 / (4 * self.of**2))
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+    def to_json(self) -> dict[str, float]:
+        """For results files."""
+        low, high = self.interval
+        rounded = {"share": self.right / self.of, "low": low, "high": high}
+        return {**{name: round(value, 4) for name, value in rounded.items()}, "right": self.right, "of": self.of}
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.right / self.of:6.1%}  ({low:.1%} to {high:.1%}, {self.right} of {self.of})"
+
+
+def sum_up(spec: EvalSpec, cases: Sequence[Case]) -> dict[str, Any]:
+    """The numbers of an evaluation: `text`, `curve`, `images` and `vae`, each by the length judged."""
+    parts = ("fully_right", *PARTS)
+
+    def shares(chosen: Sequence[Case], names: Sequence[str]) -> dict[str, Any]:
+        return {
+            str(length): {
+                name: Share(sum(case.verdicts[length][name] for case in chosen), len(chosen)).to_json()
+                for name in names
+            }
+            for length in spec.lengths
+        }
+
+    def of(kind: Kind, steps: int | None = None) -> list[Case]:
+        return [case for case in cases if (case.piece.kind, case.piece.steps) == (kind, steps)]
+
+    found: dict[str, Any] = {
+        "text": shares(of("text"), parts),
+        "curve": {str(steps): shares(of("text", steps), parts) for steps in spec.curve.steps},
+    }
+    if images := of("image"):
+        found["images"] = shares(images, ("kept", *parts))
+    if rendered := of("render"):
+        by_frame_T = np.array([case.psnr_T for case in rendered]).mean(0)
+        found["vae"] = {
+            "psnr": round(float(by_frame_T.mean()), 2),
+            "worst_frame_below_mean": round(float(by_frame_T.mean() - by_frame_T.min()), 2),
+            "psnr_by_frame": [round(float(psnr), 2) for psnr in by_frame_T],
+            "judged": shares(rendered, parts),
+        }
+    return found
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The numbers for people."""
+
+    def row(name: str, share: dict[str, Any]) -> str:
+        return f"  {name:<12} {Share(share['right'], share['of'])}"
+
+    said = []
+    for length, shares in found["text"].items():
+        said.append(f"from captions, {length} frames")
+        said += [row(name, share) for name, share in shares.items()]
+    for length in found["text"]:
+        if found["curve"]:
+            said.append(f"fully right by steps per stage, {length} frames")
+            said += [row(steps, shares[length]["fully_right"]) for steps, shares in found["curve"].items()]
+    for length, shares in found.get("images", {}).items():
+        said.append(f"from first frames, {length} frames")
+        said += [row(name, shares[name]) for name in ("kept", "fully_right")]
+    if "vae" in found:
+        vae = found["vae"]
+        said.append(f"VAE: {vae['psnr']:.1f} dB, the worst frame {vae['worst_frame_below_mean']:.1f} dB below; decoded")
+        said += [row(f"{length} frames", shares["fully_right"]) for length, shares in vae["judged"].items()]
+    return said

@@ -1,0 +1,118 @@
+"""An evaluation on a Ray cluster: pieces dealt to workers, results in a folder.
+
+results.json    every number, with the command, revision, seed and machine that gave it
+cases.jsonl     one line per video: caption, seed's scene, verdicts
+videos/         the first videos of each kind as strips of frames, WebP
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rayramid.models import storage
+from rayramid.models.card import load_card
+from rayramid.models.checkpoint import check_files, git_revision
+from rayramid.platform.evaluation.examiner import Case, Examiner, Piece, pieces
+from rayramid.platform.evaluation.results import sum_up
+from rayramid.platform.evaluation.spec import EvalSpec
+
+RESULTS = "results.json"
+STRIPS = 32
+"""Videos of each kind that are kept to look at."""
+
+
+def evaluate(spec: EvalSpec, command: str, on_progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """The results of an evaluation, which are also written to its output. Expects Ray to be initialised.
+
+    Args:
+        spec: what to do.
+        command: what was typed, for the record.
+        on_progress: called with videos judged and in all.
+
+    Raises:
+        UserError: no whole model there, or an output that can't be written.
+    """
+    started = time.monotonic()
+    storage.check_writable(spec.output)
+    card = load_card(spec.model)
+    check_files(spec.model, card)
+    work = pieces(spec)
+    total, cases = sum(piece.count for piece in work), list[Case]()
+    for done in _on_ray(spec, work):
+        cases += done
+        if on_progress:
+            on_progress(len(cases), total)
+    cases.sort(key=lambda case: (case.piece.kind, case.piece.steps or 0, case.index))
+    results = {
+        "command": command,
+        "revision": git_revision(),
+        "seed": spec.seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "seconds": round(time.monotonic() - started, 1),
+        "model": {
+            name: getattr(card, name)
+            for name in ("preset", "step", "steps", "guidance", "video_guidance", "vae_fingerprint", "text_fingerprint")
+        },
+        "spec": spec.model_dump(mode="json"),
+        **sum_up(spec, cases),
+    }
+    _write(spec.output, cases, results)
+    return results
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were made on."""
+    names = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cpus": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def _on_ray(spec: EvalSpec, work: Sequence[Piece]) -> Iterator[list[Case]]:
+    """The cases of each piece, as workers finish them; a worker that dies is started again, and does its piece anew."""
+    import ray
+    from ray.util import ActorPool
+
+    worker = ray.remote(Examiner).options(
+        num_cpus=spec.workers.cpus, num_gpus=spec.workers.gpus, max_restarts=2, max_task_retries=2
+    )
+    pool = ActorPool([worker.remote(spec) for _ in range(min(spec.workers.count, len(work)))])
+    yield from pool.map_unordered(lambda examiner, piece: examiner.examine.remote(piece), work)
+
+
+def _write(output: str, cases: Sequence[Case], results: dict[str, Any]) -> None:
+    for case in cases:
+        if case.index < STRIPS and case.piece.steps is None:
+            storage.write_atomic(storage.join(output, "videos", f"{case.piece.kind}-{case.index:03d}.webp"), case.strip)
+    rows = [
+        {
+            "kind": case.piece.kind,
+            "steps": case.piece.steps,
+            "index": case.index,
+            "caption": case.caption,
+            "wrong": {
+                length: [name for name, right in parts.items() if not right] for length, parts in case.verdicts.items()
+            },
+        }
+        for case in cases
+    ]
+    storage.write_atomic(storage.join(output, "cases.jsonl"), "".join(json.dumps(row) + "\n" for row in rows).encode())
+    storage.write_atomic(storage.join(output, RESULTS), json.dumps(results, indent=1).encode() + b"\n")

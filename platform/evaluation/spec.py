@@ -1,0 +1,33 @@
+"""The spec of an evaluation: `kind: eval`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rayramid.pipelines.spec import Location, Part, Workers
+
+Steps = Annotated[int, Field(ge=1)]
+Length = Annotated[int, Field(ge=2)]
+
+
+class Curve(Part):
+    """Quality against denoising steps: the first prompts once more, with these steps in every stage and unit."""
+
+    steps: list[Steps] = Field(default=[2, 4, 8, 16])
+    prompts: int = Field(default=64, ge=1)
+
+
+class EvalSpec(Part):
+    """A model judged in the sprites world, on captions that training never sees."""
+
+    kind: Literal["eval"] = "eval"
+    model: Location = Field(description="a model folder")
+    output: Location = Field(description="where the results go, and pictures of the first videos")
+    seed: int = Field(default=0, ge=0, description="of captions, scenes and noise")
+    prompts: int = Field(default=256, ge=1, description="videos from a caption alone")
+    lengths: list[Length] = Field(default=[17, 25, 49], min_length=1, description="first frames that are judged")
+    curve: Curve = Curve()
+    images: int = Field(default=64, ge=0, description="videos from a caption and the first frame of its scene")
+    renders: int = Field(default=64, ge=0, description="drawn clips that go through the VAE and back")
+    batch: int = Field(default=16, ge=1, description="videos that are made together")
+    workers: Workers = Workers(count=2, cpus=1.0)
