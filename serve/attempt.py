@@ -6,7 +6,7 @@ What the store holds after each unit is enough for another worker to go on.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -38,7 +38,7 @@ STORED_PROGRESS_S = 1.0
 
 @dataclass(frozen=True)
 class Tools:
-    """What a worker's attempts share: the model's parts, the engine, memory for keys and values, decoding threads."""
+    """What a worker's attempts share; `decoder` is the thread that decodes."""
 
     store: Store
     sampler: Sampler
@@ -46,7 +46,7 @@ class Tools:
     embed: Embed
     engine: Engine
     memory: Memory
-    decoders: ThreadPoolExecutor
+    decoder: Executor
 
 
 class Made(NamedTuple):
@@ -78,11 +78,13 @@ class Attempt:
             Exception: whatever went wrong; the store is such that another attempt can go on.
         """
         async with self._tools.memory.hold(self._job.work.cached_tokens):
-            stored, prompts = await self._decode(self._reel.load)
+            stored, prompts = await self._blocking(None, self._reel.load)
             self._prompts = dict(prompts)
             if not stored:
                 self._prompts[0] = await self._prompt_at(0) or self._job.brief.prompt
-            latents = [await self._decode(self._reel.image)] if self._job.image and not stored else stored
+            latents = stored
+            if self._job.image and not stored:
+                latents = [await self._blocking(self._tools.decoder, self._reel.image)]
             try:
                 session = await self._session(latents)
             except ValueError as error:
@@ -91,7 +93,7 @@ class Attempt:
                 return
             await self._make(session, latents, len(stored))
         if session.done and not await self._is_over():
-            await self._decode(self._reel.finish)
+            await self._blocking(None, self._reel.finish)
             await asyncio.to_thread(self._store.end, self._job.id)
 
     # -- the beginning ------------------------------------------------------------------------------------------------
@@ -156,17 +158,20 @@ class Attempt:
         self, session: Session, latents: list[Tensor], stored: int, made: "asyncio.Queue[Made | None]"
     ) -> None:
         for unit, latent_CTHW in enumerate(latents):
-            if unit < stored:
-                await self._decode(self._reel.replay, unit, latent_CTHW, unit == stored - 1)
-            else:
-                await self._decode(self._reel.add, unit, latent_CTHW, self._prompts[unit])
+            frames_THWC = await self._blocking(self._tools.decoder, self._reel.frames, latent_CTHW)
+            if unit >= stored - 1:
+                await self._blocking(None, self._reel.show, unit, frames_THWC)
+            if unit >= stored:
+                await self._blocking(None, self._reel.keep, unit, latent_CTHW, self._prompts[unit])
         while (each := await made.get()) is not None:
-            await self._decode(self._reel.add, *each)
+            frames_THWC = await self._blocking(self._tools.decoder, self._reel.frames, each.latent_CTHW)
+            await self._blocking(None, self._reel.show, each.unit, frames_THWC)
+            await self._blocking(None, self._reel.keep, *each)
             await self._tell(session)
 
-    async def _decode(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def _blocking(self, lane: Executor | None, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Do something of the reel's. A thread can't be cancelled: what it writes is there when this returns."""
-        running = asyncio.get_running_loop().run_in_executor(self._tools.decoders, partial(work, *args, **kwargs))
+        running = asyncio.get_running_loop().run_in_executor(lane, partial(work, *args, **kwargs))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:

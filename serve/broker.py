@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,6 +70,11 @@ class _Entry:
         self.leaving = self.told = False
         self.deadline: asyncio.TimerHandle | None = None
         self.changed = asyncio.Event()
+
+    @property
+    def units(self) -> int:
+        """Units that can be played."""
+        return self.progress.units_done if self.progress else 0
 
     def load(self) -> Load:
         """What is left of it."""
@@ -151,11 +156,17 @@ class Broker:
 
     async def events(self, job_id: str) -> AsyncGenerator[Standing, None]:
         """Where a job stands, now and whenever that changes, until it has ended."""
+        loop = asyncio.get_running_loop()
         while entry := self._entries.get(job_id):
-            changed = entry.changed
+            changed, earliest = entry.changed, loop.time() + EVENT_S
+            units = entry.units
             yield self._standing(entry)
             await changed.wait()
-            await asyncio.sleep(EVENT_S)
+            # That there is more to see, or no more to come, is told at once, everything else after a while.
+            while job_id in self._entries and entry.units == units and loop.time() < earliest:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(earliest):
+                        await entry.changed.wait()
 
     async def drain(self) -> None:
         """Begin nothing more, and return when every running job has left off at a unit's edge or ended."""

@@ -13,7 +13,7 @@ from rayramid.models import storage
 from rayramid.models.stores.store import MissingError
 from rayramid.serve.acceptance import Acceptance
 from rayramid.serve.errors import ApiError, bad_request, not_found
-from rayramid.serve.job import ID_PATTERN, Job, Model, new_id
+from rayramid.serve.job import ID_PATTERN, Job, Model, new_id, video_of
 from rayramid.serve.media import file_response
 from rayramid.serve.parsing import Parsed, read, read_creation, read_extension
 from rayramid.serve.rewriter import Rewriter
@@ -158,7 +158,8 @@ class Endpoint:
                 "size",
                 "too_large",
             )
-        return await self.retrieve(job.id)
+        # Another request with the same key may have brought it far already.
+        return video_of(job, None, None) if job.key is None else await self.retrieve(job.id)
 
     async def _rewritten(self, request: Errand, job: Job) -> Job:
         if not request.rewrite_prompt:

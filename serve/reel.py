@@ -59,15 +59,26 @@ class Reel:
         image_HWC = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
         return first_latent(self._vae, image_HWC, self._job.brief)
 
-    def replay(self, unit: int, latent_CTHW: Tensor, newest: bool) -> None:
-        """Decode a unit that is there already; the newest one's segment is written again, longer if it was cut."""
-        frames_THWC = self._frames(latent_CTHW)
-        if newest:
-            self._show(unit, frames_THWC)
+    def frames(self, latent_CTHW: Tensor) -> Frames:
+        """The next unit's frames [T, H, W, C]. Units are decoded in order, those too that are there already."""
+        first = self._projector.shown
+        frames_THWC = self._projector.frames(latent_CTHW)
+        self._sheet += [frame for n, frame in enumerate(frames_THWC, start=first) if n in self._on_sheet]
+        return frames_THWC
 
-    def add(self, unit: int, latent_CTHW: Tensor, prompt: str | None) -> None:
-        """Decode and store a unit, with the prompt that begins with it. Its latents come last: they say it is done."""
-        self._show(unit, self._frames(latent_CTHW))
+    def show(self, unit: int, frames_THWC: Frames) -> None:
+        """Store a unit's segment, before the next unit is decoded; done again, it is the same or, extended, longer."""
+        job_id = self._job.id
+        if unit == 0:
+            storage.write_atomic(self._store.at(job_id, "thumbnail.webp"), webp_thumbnail(frames_THWC[0]))
+            storage.write_atomic(self._store.init_segment(job_id), self._writer.init_segment())
+        first = self._projector.shown - len(frames_THWC)
+        segment = self._writer.media_segment(frames_THWC, first, unit + 1)
+        storage.write_atomic(self._store.segment(job_id, unit), segment)
+        self.playable = unit + 1
+
+    def keep(self, unit: int, latent_CTHW: Tensor, prompt: str | None) -> None:
+        """Store the latents of a unit whose segment is there, with the prompt that begins with it: it is finished."""
         metadata = {} if prompt is None else {"prompt": prompt}
         data = save({LATENT: latent_CTHW.cpu().contiguous()}, metadata)
         storage.write_atomic(self._store.latents(self._job.id, unit), data)
@@ -85,22 +96,6 @@ class Reel:
             storage.upload(plain, self._store.at(job_id, "video.mp4"))
         sheet = sprite_sheet(np.stack(self._sheet), min(SHEET_COLUMNS, len(self._sheet)))
         storage.write_atomic(self._store.at(job_id, "spritesheet.webp"), sheet)
-
-    def _frames(self, latent_CTHW: Tensor) -> Frames:
-        first = self._projector.shown
-        frames_THWC = self._projector.frames(latent_CTHW)
-        self._sheet += [frame for n, frame in enumerate(frames_THWC, start=first) if n in self._on_sheet]
-        return frames_THWC
-
-    def _show(self, unit: int, frames_THWC: Frames) -> None:
-        job_id = self._job.id
-        if unit == 0:
-            storage.write_atomic(self._store.at(job_id, "thumbnail.webp"), webp_thumbnail(frames_THWC[0]))
-            storage.write_atomic(self._store.init_segment(job_id), self._writer.init_segment())
-        first = self._projector.shown - len(frames_THWC)
-        segment = self._writer.media_segment(frames_THWC, first, unit + 1)
-        storage.write_atomic(self._store.segment(job_id, unit), segment)
-        self.playable = unit + 1
 
 
 def _metadata(data: bytes) -> dict[str, str]:

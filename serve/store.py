@@ -1,7 +1,7 @@
 """Where jobs and their videos live: a folder or S3. Nothing about a job is true that is not in here.
 
-    requests/<id>.json            the job, written once
-    open/<id>                     exists until the job has ended; what a new broker looks through
+    open/<id>.json                a job that has not ended, written once; what a new broker looks through
+    ended/<id>.json               the same when it has
     keys/<digest>.json            which job an Idempotency-Key stands for
     videos/<id>/image             the first frame, if one was given
     videos/<id>/control/attempt-<n>    created by the worker that begins attempt n; a later one ends an earlier one
@@ -65,18 +65,18 @@ class Store:
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
     def add(self, job: Job) -> None:
-        """Keep a new job. The mark comes first: a job without one would wait for ever."""
-        storage.write_atomic(self._open(job.id), b"")
-        storage.write_atomic(self._request(job.id), job.model_dump_json().encode())
+        """Keep a new job."""
+        storage.write_atomic(self._open(job.id), job.model_dump_json().encode())
 
     def job(self, job_id: str) -> Job | None:
         """The job as it was asked for."""
-        text = _read(self._request(job_id))
+        # One that ends in between is in the second place before it leaves the first.
+        text = _read(self._ended(job_id)) or _read(self._open(job_id)) or _read(self._ended(job_id))
         return Job.model_validate_json(text) if text is not None else None
 
     def has(self, job_id: str) -> bool:
         """Whether the job was asked for and not deleted since."""
-        return storage.exists(self._request(job_id))
+        return storage.exists(self._open(job_id)) or storage.exists(self._ended(job_id))
 
     def video(self, job_id: str) -> Video | None:
         """The job as clients see it now."""
@@ -90,14 +90,15 @@ class Store:
 
     def newest_first(self) -> list[str]:
         """Ids of all jobs."""
-        ids = (PurePosixPath(url).stem for url in storage.list_files(storage.join(self.url, "requests"), ".json"))
-        return sorted(ids, reverse=True)
+        # In this order: a job that ends in between is seen twice, not overlooked.
+        places = (storage.join(self.url, place) for place in ("open", "ended"))
+        return sorted({PurePosixPath(url).stem for place in places for url in storage.list_files(place)}, reverse=True)
 
     def delete(self, job_id: str) -> None:
-        """Forget a job and its files; the request goes first, so that no reader meets half a job."""
+        """Forget a job and its files; the job goes first, so that no reader meets half of it."""
         job = self.job(job_id)
-        storage.delete(self._request(job_id))
         storage.delete(self._open(job_id))
+        storage.delete(self._ended(job_id))
         if job is not None and job.key is not None:
             self.release(job.key)
         storage.delete_tree(self.at(job_id))
@@ -131,14 +132,16 @@ class Store:
         return storage.exists(self._open(job_id))
 
     def unfinished(self) -> Iterator[Job]:
-        """Jobs that have not ended, oldest first; marks that death left behind are removed."""
+        """Jobs that have not ended, oldest first; what death left of an end is done."""
         for url in list(storage.list_files(storage.join(self.url, "open"))):
-            job_id = PurePosixPath(url).name
-            job = self.job(job_id)
-            if job is None or self.outcome(job_id) is not None:
-                storage.delete(url)
-            else:
+            text = _read(url)
+            if text is None:
+                continue
+            job = Job.model_validate_json(text)
+            if self.outcome(job.id) is None:
                 yield job
+            else:
+                self._move(job.id)
 
     def control(self, job_id: str) -> Control:
         """What has been said about a job, by one listing; nothing of a deleted one."""
@@ -195,7 +198,7 @@ class Store:
         """End a job unless it has ended already; returns the outcome that holds."""
         mine = Outcome(status="failed" if error else "completed", ended_at=int(time.time()), error=error)
         created = storage.create(self.at(job_id, "control", OUTCOME), mine.model_dump_json().encode())
-        storage.delete(self._open(job_id))
+        self._move(job_id)
         theirs = None if created else self.outcome(job_id)
         return theirs or mine
 
@@ -241,11 +244,18 @@ class Store:
         names += [f"segments/{unit:06}.m4s" for unit in range(units - 1)]
         storage.copy_files(self.at(source), self.at(job_id), names)
 
-    def _request(self, job_id: str) -> str:
-        return storage.join(self.url, "requests", f"{job_id}.json")
+    def _move(self, job_id: str) -> None:
+        """Put the job with the ended ones."""
+        text = _read(self._open(job_id))
+        if text is not None:
+            storage.write_atomic(self._ended(job_id), text)
+            storage.delete(self._open(job_id))
 
     def _open(self, job_id: str) -> str:
-        return storage.join(self.url, "open", job_id)
+        return storage.join(self.url, "open", f"{job_id}.json")
+
+    def _ended(self, job_id: str) -> str:
+        return storage.join(self.url, "ended", f"{job_id}.json")
 
     def _key(self, key: str) -> str:
         return storage.join(self.url, "keys", f"{key}.json")

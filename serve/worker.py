@@ -2,10 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import torch
 
 from rayramid.models.sampler import Sampler
+from rayramid.models.sampling.session import Session, Unit
 from rayramid.models.vae.model import CausalVAE
 from rayramid.serve.attempt import Attempt, Embed, Tools
 from rayramid.serve.engine import Engine
@@ -15,8 +19,6 @@ from rayramid.serve.store import Store
 from rayramid.serve.wire import VideoError
 
 log = logging.getLogger(__name__)
-
-DECODERS = 2
 
 
 class Worker:
@@ -45,9 +47,11 @@ class Worker:
     ) -> None:
         self._store = store
         self._version = version
-        self.engine = Engine(sampler.step, tokens_per_step)
-        decoders = ThreadPoolExecutor(DECODERS, "decode")
-        self._tools = Tools(store, sampler, vae, embed, self.engine, Memory(cache_tokens), decoders)
+        self._sampler = sampler
+        self.engine = Engine(self._step, tokens_per_step)
+        device = next(vae.parameters()).device
+        decoder = ThreadPoolExecutor(1, "decode", initializer=_use_own_stream, initargs=(device,))
+        self._tools = Tools(store, sampler, vae, embed, self.engine, Memory(cache_tokens), decoder)
         self._running: dict[str, tuple[Attempt, asyncio.Task[None]]] = {}
 
     async def run(self, job_id: str, number: int) -> AsyncGenerator[Progress, None]:
@@ -68,6 +72,10 @@ class Worker:
         finally:
             task.cancel()
             await asyncio.wait((task,))
+
+    def _step(self, sessions: Sequence[Session]) -> list[Unit]:
+        # On the CPU latents are safe from what other streams do, and go to the store from there.
+        return [replace(unit, latent_CTHW=unit.latent_CTHW.cpu()) for unit in self._sampler.step(sessions)]
 
     async def _began(self, job_id: str, number: int) -> bool:
         if not await asyncio.to_thread(self._store.begin, job_id, number):
@@ -97,3 +105,9 @@ class Worker:
             # What was being written when somebody deleted the job is deleted as well.
             if not await asyncio.to_thread(self._store.has, job_id):
                 await asyncio.to_thread(self._store.delete, job_id)
+
+
+def _use_own_stream(device: torch.device) -> None:
+    """Let what this thread runs on a GPU overlap with what other threads run."""
+    if device.type == "cuda":
+        torch.cuda.set_stream(torch.cuda.Stream(device))

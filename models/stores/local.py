@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
@@ -58,12 +59,13 @@ class LocalStore:
             return True
 
     def stat(self, url: str) -> Stat | None:
-        path = path_of(url)
         with plain_errors(url):
-            if not path.is_file():
+            try:
+                # One call: between two somebody may delete the file.
+                status = path_of(url).stat()
+            except (FileNotFoundError, NotADirectoryError):
                 return None
-            status = path.stat()
-            return Stat(status.st_size, str(status.st_mtime_ns))
+            return Stat(status.st_size, str(status.st_mtime_ns)) if S_ISREG(status.st_mode) else None
 
     def list_files(self, url: str) -> Iterator[str]:
         root = path_of(url)

@@ -155,9 +155,11 @@ def endpoint(loaded: LoadedModel, store: Store) -> Callable[..., Any]:
         store: Store = store,
         rewriter: Rewriter | None = None,
         limits: Limits = LIMITS,
+        cache_tokens: int = 100_000,
     ) -> Any:
         async def main() -> Any:
-            async with running(loaded, store, slots, rewriter, limits) as endpoint, AsyncExitStack() as also:
+            async with AsyncExitStack() as also:
+                endpoint = await also.enter_async_context(running(loaded, store, slots, rewriter, limits, cache_tokens))
                 if generating:
                     await also.enter_async_context(looping(endpoint.worker))
                 if server:
@@ -171,7 +173,7 @@ def endpoint(loaded: LoadedModel, store: Store) -> Callable[..., Any]:
 
 @asynccontextmanager
 async def running(
-    loaded: LoadedModel, store: Store, slots: int, rewriter: Rewriter | None, limits: Limits
+    loaded: LoadedModel, store: Store, slots: int, rewriter: Rewriter | None, limits: Limits, cache_tokens: int
 ) -> AsyncIterator[Running]:
     model = Model.of(loaded.card, None)
     worker = Worker(
@@ -181,7 +183,7 @@ async def running(
         Embeddings(loaded.text, 2**20).embed,
         version=model.version,
         tokens_per_step=10_000,
-        cache_tokens=100_000,
+        cache_tokens=cache_tokens,
     )
     broker = LocalBroker(store, worker.run, workers=1, slots=slots, queue_limit=limits.queue)
     await broker.recover()

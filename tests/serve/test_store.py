@@ -3,7 +3,7 @@ import time
 import pytest
 
 from rayramid.models import storage
-from rayramid.serve.job import Progress
+from rayramid.serve.job import Outcome, Progress
 from rayramid.serve.store import Claim, Control, Store
 from rayramid.serve.wire import VideoError
 
@@ -104,16 +104,17 @@ def test_ended_jobs_expire_and_others_stay(store, new_job):
     assert list(store.expired(time.time() + 102)) == []
 
 
-def test_marks_without_a_job_and_of_ended_jobs_are_cleared(store, new_job):
-    orphan, ended, waiting = new_job(), new_job(), new_job()
-    store.add(ended)
-    store.add(waiting)
-    store.end(ended.id)
-    # As a death between the two writes leaves them.
-    for job in (orphan, ended):
-        storage.write_atomic(storage.join(store.url, "open", job.id), b"")
+def test_what_death_left_of_an_end_is_done(store, new_job):
+    ended, waiting = new_job(), new_job()
+    for job in (ended, waiting):
+        store.add(job)
+    # The outcome is decided, and nothing moved yet.
+    outcome = Outcome(status="completed", ended_at=1)
+    storage.create(store.at(ended.id, "control", "outcome.json"), outcome.model_dump_json().encode())
+    assert store.video(ended.id).status == "completed"
     assert [job.id for job in store.unfinished()] == [waiting.id]
-    assert list(storage.list_files(storage.join(store.url, "open"))) == [storage.join(store.url, "open", waiting.id)]
+    assert (store.is_open(ended.id), store.job(ended.id)) == (False, ended)
+    assert set(store.newest_first()) == {ended.id, waiting.id}
 
 
 def test_deleting_leaves_nothing(store, new_job):

@@ -111,6 +111,9 @@ def test_a_client_that_leaves_ends_its_video_if_it_asked_for_that(endpoint, what
             await endpoint.units(video["id"], endpoint.store.units(video["id"]) + 2)
             return (await endpoint.http.get(f"/v1/videos/{video['id']}")).json(), 1
         video = await endpoint.ended(video["id"])
+        async with asyncio.timeout(10):
+            while endpoint.worker.engine.sessions:
+                await asyncio.sleep(0.01)
         return video, endpoint.worker.engine.sessions
 
     video, sessions = endpoint(scenario, server=True)
