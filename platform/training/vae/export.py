@@ -44,7 +44,7 @@ def export(spec: VAESpec, vae: CausalVAE, step: int, quality: dict[str, Any], ra
         quality: the last validation.
         ranks: each encodes its part of the clips.
     """
-    statistics = measure_latents(spec, vae, ranks)
+    statistics, damaged = measure_latents(spec, vae, ranks)
     vae.config = statistics.written_to(vae.config)
     if not ranks.is_first:
         return
@@ -54,6 +54,7 @@ def export(spec: VAESpec, vae: CausalVAE, step: int, quality: dict[str, Any], ra
         "fingerprint": fingerprint(vae),
         "git_revision": git_revision(),
         "quality": quality,
+        "damaged_files": damaged,
         "spec": spec.model_dump(mode="json"),
     }
     folder = folder_of(spec)
@@ -63,8 +64,11 @@ def export(spec: VAESpec, vae: CausalVAE, step: int, quality: dict[str, Any], ra
 
 
 @torch.no_grad()
-def measure_latents(spec: VAESpec, vae: CausalVAE, ranks: Ranks) -> LatentStatistics:
-    """Of the last phase's clips and images, each as long as in training and cut to the middle. A collective."""
+def measure_latents(spec: VAESpec, vae: CausalVAE, ranks: Ranks) -> tuple[LatentStatistics, list[str]]:
+    """Of the last phase's clips and images, each as long as in training and cut to the middle; and damaged files.
+
+    A collective.
+    """
     phase = spec.phases[-1]
     found = readable(noted_clips(spec, phase), phase, "train")
     rows = [*found.videos[: spec.statistics.clips], *found.images[: spec.statistics.clips]]
@@ -76,4 +80,6 @@ def measure_latents(spec: VAESpec, vae: CausalVAE, ranks: Ranks) -> LatentStatis
             continue
         mine += LatentStatistics.of([encode_video(vae, [centre(clip, phase)])])
     reader.close()
-    return sum(ranks.gather(mine), start=LatentStatistics())
+    gathered = ranks.gather((mine, reader.left_out))
+    damaged = set[str]().union(*(files for _, files in gathered))
+    return sum((part for part, _ in gathered), start=LatentStatistics()), sorted(damaged)

@@ -60,13 +60,16 @@ class ClipReader:
     Args:
         decoding: how many, and how patiently.
         skip: whether another clip is read in the place of a damaged one.
+
+    Attributes:
+        left_out: the damaged files met so far.
     """
 
     def __init__(self, decoding: Decoding, *, skip: bool) -> None:
         self._decoding, self._skip = decoding, skip
         self._pool = ThreadPoolExecutor(decoding.readers, thread_name_prefix="clips")
         self._own = threading.local()
-        self._told: set[str] = set()
+        self.left_out: set[str] = set()
 
     def whole(self, row: Row, phase: Phase, frames: int) -> Frames | None:
         """The first `frames` frames of a clip, scaled for the phase and not cropped; None if damaged ones are skipped.
@@ -106,9 +109,9 @@ class ClipReader:
     def _damaged(self, row: Row, error: DecodeError) -> None:
         if not self._skip:
             raise UserError(f"{error}; mend or remove the file, or set damaged_clips to skip")
-        if row["uri"] not in self._told:
+        if row["uri"] not in self.left_out:
             log.warning("clips left out: %s", error)
-            self._told.add(row["uri"])
+            self.left_out.add(row["uri"])
 
     def close(self) -> None:
         """Ends the threads; their decoding processes end with them."""

@@ -1,6 +1,7 @@
 """What a run refuses before it starts, what may change between two starts, the dry run, and what comes out of it."""
 
 import dataclasses
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -204,9 +205,8 @@ def test_a_damaged_file_ends_the_run_by_name_or_is_replaced_and_counted(vae_spec
     videos = tmp_path / "videos"
     shutil.copytree(Path(clip_root).parent / "videos", videos)
     cut_clips(tmp_path / "data", videos)
-    damaged = next(
-        row for row in read_clips(str(tmp_path / "data"), Keep()).kept.to_pylist() if row["split"] == "train"
-    )
+    clips = read_clips(str(tmp_path / "data"), Keep()).kept.to_pylist()
+    damaged = next(row for row in clips if (row["kind"], row["split"]) == ("video", "train"))
     Path(damaged["uri"]).write_bytes(b"no video")
     fields = {"phase": {"data": [str(tmp_path / "data")], "steps": 4, "image_share": 0}}
     fields["model"] = {"preset": "small", "encoder_channels": [8] * 3, "decoder_channels": [8] * 3, "patch_skip": False}
@@ -214,7 +214,7 @@ def test_a_damaged_file_ends_the_run_by_name_or_is_replaced_and_counted(vae_spec
     settle(stopping)
     with pytest.raises(UserError, match=f"{Path(damaged['uri']).name}.*damaged_clips to skip"):
         run(stopping, ALONE, silent)
-    # In four steps of two clips each, all of the at most eight are visited.
+    # In four steps of two clips each, all of the at most eight videos are visited.
     skipping = vae_spec(damaged_clips="skip", output=str(tmp_path / "skipping"), **fields)
     settle(skipping)
     run(skipping, ALONE, silent)
@@ -222,6 +222,7 @@ def test_a_damaged_file_ends_the_run_by_name_or_is_replaced_and_counted(vae_spec
     assert [record["step"] for record in lines] == [1, 2, 3, 4]
     assert sum(record["damaged"] for record in lines) > 0
     assert {file for record in lines for file in record["damaged_files"]} == {damaged["uri"]}
+    assert json.loads((Path(exported(skipping)) / "training.json").read_text())["damaged_files"] == [damaged["uri"]]
 
 
 def test_what_comes_out_encodes_through_the_ordinary_job(vae_spec, clip_root, tmp_path):
