@@ -99,7 +99,7 @@ def test_errors_reach_the_client_as_its_own_classes(client):
 
 
 def test_a_running_video_streams_over_plain_http(url, client, tmp_path):
-    video = client.videos.create(prompt="long", seconds="20", extra_body={"steps": 4})
+    video = client.videos.create(prompt="long", seconds="20", extra_body={"steps": 20})
     path = tmp_path / "live.mp4"
     with httpx.stream("GET", f"{url}/v1/videos/{video.id}/content?stream=1", timeout=120) as response:
         chunks = response.iter_raw()

@@ -1,7 +1,9 @@
 """Jobs and stores for tests without a model, and a tiny seeded model folder."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +14,20 @@ import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from waiting import PATIENCE_S, until
 
 from rayramid.models.card import ModelCard
 from rayramid.models.checkpoint import Model as LoadedModel
 from rayramid.models.checkpoint import load_model
 from rayramid.models.media.read import read_frames
 from rayramid.models.sampler import Sampler
+from rayramid.models.sampling.session import Session, Unit
 from rayramid.serve.acceptance import Acceptance
 from rayramid.serve.broker import Broker
 from rayramid.serve.embeddings import Embeddings
 from rayramid.serve.endpoint import Endpoint
 from rayramid.serve.gateway import create_app
-from rayramid.serve.job import Job, Model, new_id
+from rayramid.serve.job import Job, Model, Standing, new_id
 from rayramid.serve.rewriter import Rewriter
 from rayramid.serve.spec import Limits
 from rayramid.serve.store import Store
@@ -80,16 +84,32 @@ def new_job(card: ModelCard) -> Callable[..., Job]:
     return make
 
 
-# A busy machine takes its time; what never comes is still found.
-PATIENCE_S = 200.0
 LIMITS = Limits(queue=2, seconds=30, pixels=256 * 256, upload_bytes=200_000)
 
 
 class LocalBroker(Broker):
-    """A broker whose workers are always ready."""
+    """A broker whose workers are always ready; `watchers` counts those who ever watched a job."""
+
+    watchers = 0
 
     async def ready(self) -> None:
         """Nothing to wait for."""
+
+    def events(self, job_id: str) -> AsyncGenerator[Standing, None]:
+        self.watchers += 1
+        return super().events(job_id)
+
+
+class HeldWorker(Worker):
+    """A worker that makes no video's unit `held_at` or a later one, so that a test finds videos still in the making."""
+
+    held_at: float = math.inf
+
+    def _step(self, sessions: Sequence[Session]) -> list[Unit]:
+        free = [session for session in sessions if session.unit < self.held_at]
+        if not free:
+            time.sleep(0.005)
+        return super()._step(free) if free else []
 
 
 @dataclass
@@ -98,7 +118,7 @@ class Running:
 
     http: httpx.AsyncClient
     store: Store
-    worker: Worker
+    worker: HeldWorker
     broker: LocalBroker
     app: FastAPI
     url: str = ""
@@ -129,9 +149,7 @@ class Running:
 
     async def units(self, video_id: str, count: int) -> None:
         """Return once so many units are stored."""
-        async with asyncio.timeout(PATIENCE_S):
-            while self.store.units(video_id) < count:
-                await asyncio.sleep(0.005)
+        await until(lambda: self.store.units(video_id) >= count)
 
 
 @pytest.fixture(scope="session")
@@ -176,7 +194,7 @@ async def running(
     loaded: LoadedModel, store: Store, slots: int, rewriter: Rewriter | None, limits: Limits, cache_tokens: int
 ) -> AsyncIterator[Running]:
     model = Model.of(loaded.card, None)
-    worker = Worker(
+    worker = HeldWorker(
         store,
         Sampler(loaded.dit, loaded.pyramid),
         loaded.vae,
@@ -194,7 +212,7 @@ async def running(
 
 
 @asynccontextmanager
-async def looping(worker: Worker) -> AsyncIterator[None]:
+async def looping(worker: HeldWorker) -> AsyncIterator[None]:
     loop = asyncio.create_task(worker.engine.run())
     try:
         yield

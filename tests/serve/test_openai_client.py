@@ -105,7 +105,7 @@ def test_pictures_schedules_and_keys(with_client):
             seconds="3",
             input_reference=("upload", io.BytesIO(picture())),
             poll_interval_ms=50,
-            extra_body={"prompt_schedule": schedule, "rewrite_prompt": False, "priority": 3, "deadline_seconds": 60.5},
+            extra_body={"prompt_schedule": schedule, "rewrite_prompt": False, "priority": 3, "deadline_seconds": 600.5},
         )
         headers = {"Idempotency-Key": "abc"}
         keyed = {client.videos.create(prompt="a cat", extra_headers=headers).id for _ in range(2)}

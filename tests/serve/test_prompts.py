@@ -1,6 +1,7 @@
 """Prompts that change: by a schedule, while a video is made, and by a language model."""
 
 import json
+import math
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -77,12 +78,14 @@ def test_a_wrong_schedule_is_refused(endpoint, schedule, says):
 def test_a_running_video_shows_the_new_prompt_from_the_unit_that_the_answer_names(endpoint, frames_of):
     async def scenario(endpoint):
         plain = await endpoint.made(seed=1, seconds=8, steps=4)
+        endpoint.worker.held_at = 2
         video = await endpoint.create(seed=1, seconds=8, steps=4)
         await endpoint.units(video["id"], 2)
         changes = [
             (await endpoint.http.post(f"/v1/videos/{video['id']}/prompt", json={"prompt": prompt})).json()
             for prompt in ("a dog", "a cow")
         ]
+        endpoint.worker.held_at = math.inf
         made = await endpoint.ended(video["id"])
         late = await endpoint.http.post(f"/v1/videos/{video['id']}/prompt", json={"prompt": "a bird"})
         return changes, made, late, [frames_of(await endpoint.content(each["id"])) for each in (plain, made)]
@@ -105,11 +108,14 @@ def test_a_running_video_shows_the_new_prompt_from_the_unit_that_the_answer_name
 
 def test_a_change_survives_the_worker(endpoint):
     async def interrupted(endpoint):
+        endpoint.worker.held_at = 2
         video = await endpoint.create(seconds=8, steps=2)
         await endpoint.units(video["id"], 2)
         await endpoint.http.post(f"/v1/videos/{video['id']}/prompt", json={"prompt": "a dog"})
         await endpoint.http.post(f"/v1/videos/{video['id']}/prompt", json={"prompt": "a cow"})
-        await endpoint.units(video["id"], endpoint.store.units(video["id"]) + 1)
+        # The dog begins with unit 2 or 3; the cow has begun by unit 5, or not.
+        endpoint.worker.held_at = 4
+        await endpoint.units(video["id"], 4)
         return video["id"]
 
     video_id = endpoint(interrupted)
@@ -120,9 +126,11 @@ def test_a_change_survives_the_worker(endpoint):
 
 def test_the_prompt_of_a_waiting_video_can_be_replaced(endpoint):
     async def scenario(endpoint):
-        running = await endpoint.create(seconds=30, steps=20)
+        endpoint.worker.held_at = 1
+        running = await endpoint.create(seconds=30)
         waiting = await endpoint.create()
         change = (await endpoint.http.post(f"/v1/videos/{waiting['id']}/prompt", json={"prompt": "a dog"})).json()
+        endpoint.worker.held_at = math.inf
         await endpoint.http.post(f"/v1/videos/{running['id']}/cancel")
         return change, await endpoint.ended(waiting["id"])
 

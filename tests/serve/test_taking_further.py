@@ -78,6 +78,7 @@ def test_an_extension_shows_its_own_prompt_and_can_be_extended_after_its_source_
 def test_an_extension_goes_on_after_its_worker_died(endpoint, frames_of):
     async def interrupted(endpoint):
         short = await endpoint.made(seed=4, seconds=1.5)
+        endpoint.worker.held_at = 5
         body = {"video": {"id": short["id"]}, "seconds": 6}
         longer = (await endpoint.http.post("/v1/videos/extensions", json=body)).json()
         await endpoint.units(longer["id"], 5)
