@@ -113,6 +113,9 @@ def _part(root: str, shard: Shard, item_ids: pa.ChunkedArray, columns: pa.Schema
         # Of files of tensors, which have a row group for each, receipts tell everything: they are never opened here.
         read = open_parquet(storage.join(root, receipt.file)).read(["item_id", *stored])
         read = read.filter(tables.within(read["item_id"], ok))
+        # A file of an older release may not have what is asked for now.
+        for name in set(stored) - set(read.column_names):
+            read = read.append_column(name, pa.nulls(read.num_rows, columns.field(name).type))
         rows = tables.beside(tables.found(read["item_id"], rows, "item_id").drop(["item_id"]), read)
     schema = pa.schema([_ITEM, *columns])
     return _Part(receipt.file, failures, (rows if ok else schema.empty_table()).select(schema.names).cast(schema))

@@ -1,52 +1,54 @@
 """Job 2: scores of a clip, all from one low-resolution decode. Nothing is rejected here; see selection.py.
 
-Shape letters: T frames, H W pixels, 3 = RGB.
+Shape letters: T frames, H W pixels, C = 3 (RGB).
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import cv2
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from rayramid.models.media.errors import DecodeError
 from rayramid.models.media.preview import webp_animation
 from rayramid.pipelines.frames import Frames, SourceFrames
 from rayramid.pipelines.job import Row
+from rayramid.pipelines.scoring.hashes import content_hash, perceptual_hash
+from rayramid.pipelines.scoring.motion import luma_of
+from rayramid.pipelines.scoring.pixels import SIDE, pixel_scores
 from rayramid.pipelines.spec import Score
 
-# A frame counts as black under this mean brightness (video black is 16 of 255).
-BLACK_LUMA = 17.0
-# Neighbours count as frozen when they differ by less, on average, than coding noise does.
-FROZEN_DIFFERENCE = 0.5
+# So many frames, evenly over the clip, are shown to models.
+MODEL_FRAMES = 4
 PREVIEW_FRAMES = 12
 PREVIEW_WIDTH = 160
 
-SCORES = (
-    "duration_s",
-    "short_side",
-    "aspect",
-    "fps",
-    "brightness",
-    "contrast",
-    "motion",
-    "blur",
-    "black",
-    "frozen",
+PIXEL_SCORES = (
+    *("brightness", "contrast", "motion", "zoom_pan", "blur"),
+    *("black", "frozen", "letterbox", "corner_mark"),
 )
+# Null unless the spec names the model.
+MODEL_SCORES = ("text_area", "nsfw", "aesthetics", "text_fit")
+SCORES = ("duration_s", "short_side", "aspect", "fps", *PIXEL_SCORES, *MODEL_SCORES)
 
 # Null for an image, so that no threshold on them rejects one.
-OF_VIDEOS_ONLY = ("duration_s", "fps", "motion", "frozen")
+OF_VIDEOS_ONLY = ("duration_s", "fps", "motion", "zoom_pan", "frozen", "corner_mark")
 
 COLUMNS = pa.schema(
-    [("clip_id", pa.string()), *((name, pa.float64()) for name in SCORES), ("preview", pa.large_binary())]
+    [
+        ("clip_id", pa.string()),
+        *((name, pa.float64()) for name in SCORES),
+        ("content_hash", pa.string()),
+        ("perceptual_hash", pa.string()),
+        # Of unit length, fp16; null without a CLIP model.
+        ("embedding", pa.binary()),
+        ("preview", pa.large_binary()),
+    ]
 )
 
 
 class ScoreJob:
-    """Rows are clips; a result row holds the clip's scores and a small animated preview."""
+    """Rows are clips; a result row holds the clip's scores, its hashes and a small animated preview."""
 
     columns_out = COLUMNS
     batch = 1
@@ -55,6 +57,7 @@ class ScoreJob:
     def __init__(self, score: Score, deadline_s: float) -> None:
         self._score = score
         self._frames = SourceFrames(deadline_s)
+        self._models = Models(score)
         cv2.setNumThreads(1)
 
     def rows_per_group(self, row: Row) -> int:
@@ -80,37 +83,50 @@ class ScoreJob:
             "fps": row["fps"],
             **pixel_scores(frames_THWC, self._score.fps),
             **(dict.fromkeys(OF_VIDEOS_ONLY) if row["kind"] == "image" else {}),
+            **self._models.scores(frames_THWC, row.get("source_caption")),
+            "content_hash": content_hash(frames_THWC),
+            "perceptual_hash": perceptual_hash(luma_of(frames_THWC, SIDE)),
             "preview": _preview(frames_THWC, self._score.fps),
         }
 
 
-def pixel_scores(frames_THWC: Frames, fps: float) -> dict[str, float]:
-    """The scores that need pixels, of frames [T, H, W, 3] taken `fps` times a second.
+class Models:
+    """The models that a spec asks for; all see the same few frames of the one decode."""
 
-    brightness: mean luma, 0..255. contrast: its standard deviation within a frame. blur: variance of the Laplacian,
-    low is blurred. black: share of black frames. frozen: share of neighbouring frames without a difference.
-    motion: mean optical flow (Farneback) in frame diagonals per second.
-    """
-    luma_THW = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames_THWC])
-    means_T = luma_THW.mean(axis=(1, 2))
-    differences = np.abs(luma_THW[1:].astype(np.int16) - luma_THW[:-1]).mean(axis=(1, 2))
-    return {
-        "brightness": float(means_T.mean()),
-        "contrast": float(luma_THW.std(axis=(1, 2)).mean()),
-        "blur": float(np.mean([cv2.Laplacian(luma, cv2.CV_64F).var() for luma in luma_THW])),
-        "black": float((means_T < BLACK_LUMA).mean()),
-        "frozen": float((differences < FROZEN_DIFFERENCE).mean()) if len(differences) else 0.0,
-        "motion": _motion(luma_THW, fps),
-    }
+    def __init__(self, score: Score) -> None:
+        self._text_area = self._nsfw = self._clip = self._aesthetics = None
+        if score.text:
+            from rayramid.pipelines.scoring.text import TextArea
 
+            self._text_area = TextArea()
+        if score.nsfw:
+            from rayramid.pipelines.scoring.nsfw import Nsfw
 
-def _motion(luma_THW: NDArray[np.uint8], fps: float) -> float:
-    diagonal = float(np.hypot(*luma_THW.shape[1:]))
-    speeds = []
-    for previous, current in pairwise(luma_THW):
-        flow_HW2 = cv2.calcOpticalFlowFarneback(previous, current, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
-        speeds.append(np.hypot(flow_HW2[..., 0], flow_HW2[..., 1]).mean() * fps / diagonal)
-    return float(np.mean(speeds)) if speeds else 0.0
+            self._nsfw = Nsfw()
+        if score.clip is not None:
+            from rayramid.pipelines.scoring.clip import Aesthetics, Clip
+
+            self._clip = Clip(score.clip)
+            self._aesthetics = Aesthetics(score.aesthetics) if score.aesthetics is not None else None
+
+    def scores(self, frames_THWC: Frames, caption: str | None) -> Row:
+        """MODEL_SCORES and the embedding of frames [T, H, W, 3]; `caption` is the source's own, if it has one.
+
+        text_area: share of the picture that lines of text take. nsfw: highest probability over the frames.
+        aesthetics: LAION's, about 1 to 10. text_fit: cosine of the clip's embedding and its caption's.
+        """
+        shown_THWC = frames_THWC[np.linspace(0, len(frames_THWC) - 1, MODEL_FRAMES).round().astype(int)]
+        embedding = text_fit = None
+        if self._clip is not None:
+            embedding = self._clip.embed(shown_THWC)
+            text_fit = float(self._clip.embed_texts([caption])[0] @ embedding) if caption else None
+        return {
+            "text_area": self._text_area(shown_THWC) if self._text_area else None,
+            "nsfw": self._nsfw(shown_THWC) if self._nsfw else None,
+            "aesthetics": self._aesthetics(embedding) if self._aesthetics and embedding is not None else None,
+            "text_fit": text_fit,
+            "embedding": None if embedding is None else embedding.astype("<f2").tobytes(),
+        }
 
 
 def _preview(frames_THWC: Frames, fps: float) -> bytes:

@@ -73,7 +73,19 @@ class Score(Part):
     """The one low-resolution decode that all scores come from."""
 
     fps: float = Field(default=8.0, gt=0)
-    side: int = Field(default=256, ge=32, description="the longer side in pixels")
+    side: int = Field(default=256, ge=32, description="the longer side in pixels; small text needs 640 or more")
+    text: bool = Field(default=False, description="measure overlay text (the extra `ocr`)")
+    nsfw: bool = Field(default=False, description="measure NSFW (the extra `nsfw`)")
+    clip: Location | None = Field(
+        default=None, description="folder of an open_clip model: embeddings, and how captions of sources fit"
+    )
+    aesthetics: Location | None = Field(default=None, description="LAION's linear head for the embeddings of `clip`")
+
+    @model_validator(mode="after")
+    def _head_needs_embeddings(self) -> Self:
+        if self.aesthetics is not None and self.clip is None:
+            raise ValueError("aesthetics needs clip: the head works on its embeddings")
+        return self
 
 
 def _quantile(value: float | str) -> float | str:
@@ -104,9 +116,16 @@ class Keep(Part):
     brightness: Bound = Bound()
     contrast: Bound = Bound()
     motion: Bound = Bound()
+    zoom_pan: Bound = Bound()
     blur: Bound = Bound()
     black: Bound = Bound()
     frozen: Bound = Bound()
+    letterbox: Bound = Bound()
+    corner_mark: Bound = Bound()
+    text_area: Bound = Bound()
+    nsfw: Bound = Bound()
+    aesthetics: Bound = Bound()
+    text_fit: Bound = Bound()
 
 
 class Caption(Part):

@@ -92,8 +92,11 @@ def shots_work(spec: DataSpec, sources: pa.Table) -> Work:
 
 def score_work(spec: DataSpec, clips: pa.Table) -> Work:
     """Every clip is to be scored."""
-    how = spec.score.model_dump()
-    items = _named(clips, ["clip_id"], lambda clip_id: digest("score", how, clip_id))
+    # The scores' names too: clips that were scored before there was one of them are scored anew.
+    how = {**spec.score.model_dump(), "scores": list(Keep.model_fields)}
+    # How a caption fits is scored too, where there is a model for it.
+    told = ["clip_id", "source_caption"] if spec.score.clip is not None else ["clip_id"]
+    items = _named(clips, told, lambda *told: digest("score", how, *told))
     return _work("score", items, partial(_score_job, spec.score, spec.decode.deadline_s))
 
 

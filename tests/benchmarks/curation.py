@@ -1,8 +1,11 @@
 """What the data path costs beside the bare work, measured on this machine: `python tests/benchmarks/curation.py`.
 
 Prints one JSON line per measure; a few minutes.
-- parquet_write: bytes per second of latents with their checksums into the dataset's Parquet file, against the same
-  bytes into a plain file, with checksums (`ratio`, ours / plain, the goal is 0.8) and without (`ratio_unchecked`).
+- parquet_write: bytes per second of latents into the dataset, as a worker does it: into a file on its own disk with
+  a CRC of each latent, the file's SHA-256, and a synced copy in its place; our Parquet file against a plain file of the
+  same bytes, with checksums (`ratio`, ours / plain, the goal is 0.8) and without (`ratio_unchecked`).
+- parquet_pages: the first of these steps alone, synced. Arrow copies a value twice on its way into a page, which takes
+  as long as the system's own copy into its cache.
 - parquet_read: one latent at random from such a file with its checksum, against the same bytes from a plain file, with
   (`ratio`, the goal is 0.8) and without (`ratio_unchecked`).
 - encode: clips per second of the encode job's shards on Ray, one worker, against a bare loop of decoding and VAE.
@@ -12,6 +15,7 @@ What a driver takes for far more clips is measured by planning.py, without media
 """
 
 import functools
+import hashlib
 import json
 import logging
 import os
@@ -77,13 +81,13 @@ def measure_parquet(folder: Path) -> None:
         for n in range(LATENTS)
     ]
     ours, plain = folder / "ours.parquet", folder / "plain.bin"
+    placed = str(folder / "placed.parquet")
     places = []
 
     def write_ours() -> None:
         writer = LatentWriter(ours, LATENT_SCHEMA, rows_per_group=1)
         writer.write(rows)
         places[:] = [place["latent"] for place in writer.close()]
-        sync(ours)
 
     def write_plain(check: bool) -> None:
         with plain.open("wb") as file:
@@ -91,9 +95,23 @@ def measure_parquet(folder: Path) -> None:
                 file.write(row["latent"])
                 if check:
                     crc32(row["latent"])
-        sync(plain)
 
-    report_speeds("parquet_write", write_ours, write_plain)
+    def put(path: Path, check: bool) -> None:
+        if check:
+            with path.open("rb") as file:
+                hashlib.file_digest(file, "sha256")
+        storage.upload(path, placed)
+
+    report_speeds(
+        "parquet_write",
+        lambda: (write_ours(), put(ours, True)),
+        lambda check: (write_plain(check), put(plain, check)),
+    )
+    report_speeds(
+        "parquet_pages",
+        lambda: (write_ours(), sync(ours)),
+        lambda check: (write_plain(check), sync(plain)),
+    )
 
     order = draws.permutation(LATENTS).tolist()
 

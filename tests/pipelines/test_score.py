@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from rayramid.pipelines.score import OF_VIDEOS_ONLY, SCORES, ScoreJob, pixel_scores
+from rayramid.pipelines.score import OF_VIDEOS_ONLY, SCORES, ScoreJob
+from rayramid.pipelines.scoring.pixels import pixel_scores
 from rayramid.pipelines.spec import Keep, Score
 
 
@@ -53,7 +54,14 @@ def test_a_blurred_picture_scores_lower():
 
 
 def test_one_row_per_clip_with_every_score_and_a_preview(two_shots):
-    clip = {"clip_id": "c", "uri": str(two_shots), "kind": "video", "start_ms": 0, "end_ms": 1000}
+    clip = {
+        "clip_id": "c",
+        "uri": str(two_shots),
+        "kind": "video",
+        "start_ms": 0,
+        "end_ms": 1000,
+        "source_caption": None,
+    }
     row = {**clip, "width": 96, "height": 64, "fps": 24.0}
     ((scores,),) = ScoreJob(Score(fps=8), deadline_s=30)([row])
     assert set(SCORES) < set(scores)
@@ -66,7 +74,14 @@ def test_what_a_still_picture_cannot_have_is_null(tmp_path):
     from PIL import Image
 
     Image.new("RGB", (80, 64), (200, 10, 10)).save(tmp_path / "a.png")
-    row = {"clip_id": "c", "uri": str(tmp_path / "a.png"), "kind": "image", "start_ms": 0, "end_ms": 1000}
+    row = {
+        "clip_id": "c",
+        "uri": str(tmp_path / "a.png"),
+        "kind": "image",
+        "start_ms": 0,
+        "end_ms": 1000,
+        "source_caption": None,
+    }
     ((scores,),) = ScoreJob(Score(), deadline_s=30)([{**row, "width": 80, "height": 64, "fps": 1.0}])
     assert [scores[name] for name in OF_VIDEOS_ONLY] == [None] * len(OF_VIDEOS_ONLY)
     assert scores["brightness"] > 0

