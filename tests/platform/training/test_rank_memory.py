@@ -9,8 +9,10 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from rayramid.models.memory import PackSize, activation_bytes
 from rayramid.models.presets import preset
 from rayramid.platform.training.learner import Learner
+from rayramid.platform.training.loop import Run
 from rayramid.platform.training.parallel import Ranks
 from rayramid.platform.training.rank_memory import formats_of, rank_memory
+from rayramid.platform.training.run import dry_run, settle
 from rayramid.platform.training.spec.model import Lora
 
 PACK = PackSize(tokens=1000, text=10, targets=500, segments=20)
@@ -103,6 +105,27 @@ def test_inputs_of_blocks_that_wait_elsewhere_are_not_activations(spec):
     )
     # Four blocks of width 96 in fp32; the one at work has its input.
     assert kept.activations - offloaded.activations == 3 * 1000 * 96 * 4
+
+
+@pytest.mark.parametrize("conditioning", ["shared_context", "official"])
+def test_a_dry_runs_activations_are_what_a_step_keeps_for_its_backward_pass(spec, conditioning):
+    run = settle(spec(model={"preset": "tiny", "conditioning": conditioning}, phase={"steps": 1, "bins_per_step": 1}))
+    here = Run(run, Ranks(1, 0, torch.device("cpu")))
+    phase, _, share = next(here.shares(0))
+    weights = {tuple(sorted(weight.shape)) for weight in here.learner.model.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        # Weights, and views of them, are not activations.
+        if tuple(sorted(tensor.shape)) not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = here.learner.loss(share.bins[0], phase, seed=0)
+    assert loss.errors.requires_grad
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    assert dry_run(run).memory.activations == pytest.approx(measured, rel=0.15)
 
 
 def test_activations_are_those_of_the_spec(spec):
