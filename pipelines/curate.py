@@ -22,7 +22,7 @@ from rayramid.pipelines.removals import read_removals
 from rayramid.pipelines.report import run_facts, write_report
 from rayramid.pipelines.sources import list_sources
 from rayramid.pipelines.spec import JOBS, DataSpec, JobName
-from rayramid.pipelines.stages import RESULTS, Work
+from rayramid.pipelines.stages import Work
 
 log = logging.getLogger(__name__)
 
@@ -234,4 +234,4 @@ def _do(spec: DataSpec, name: str, work: Work, on_progress: Progress | None) -> 
 
 def _look_up(root: str, work: Work) -> Outcomes:
     planned = plans.read_plans(root, work.job)
-    return outcomes_of(root, work.job, planned, work.items["item_id"], RESULTS[work.job])
+    return outcomes_of(root, work.job, planned, work.items["item_id"], work.columns)

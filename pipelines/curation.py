@@ -19,7 +19,7 @@ from rayramid.pipelines.ledger import Ledger
 from rayramid.pipelines.outcomes import Outcomes, none_of
 from rayramid.pipelines.receipts import Failure
 from rayramid.pipelines.removals import Removals
-from rayramid.pipelines.selection import Limits, limits, verdicts
+from rayramid.pipelines.selection import Limits, limits, verdicts, without_duplicates
 from rayramid.pipelines.spec import DataSpec
 
 Fate = Literal["kept", "rejected", "failed", "pending"]
@@ -80,7 +80,7 @@ def walk(spec: DataSpec, sources: pa.Table, removals: Removals, perform: Perform
     work = stages.score_work(spec, clips)
     scores = _aligned(ids, "clip_id", work, book(perform(work)))
     bounds = limits(scores, spec.keep)
-    judged = verdicts(clips, scores, bounds, spec.encode)
+    judged = without_duplicates(verdicts(clips, scores, bounds, spec.encode), clips, scores, spec.duplicates)
 
     work = stages.caption_work(spec, clips.filter(judged["bucket"].is_valid()))
     found = book(perform(work))

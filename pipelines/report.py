@@ -189,6 +189,8 @@ def _card(spec: DataSpec, curation: Curation, number: int) -> dict[str, Any]:
         for table in (curation.clips, curation.results["score"], curation.results["caption"])
     )
     verdict = judge(clip, score, curation.bounds, spec.encode)
+    judged = curation.verdicts.slice(number, 1).to_pylist()[0]
+    reason = f"{judged['rule']}: shows what {judged['twin']} shows" if judged["twin"] else verdict.reason
     url = storage.join(spec.root, score["file"])
     preview = base64.b64encode(storage.read_range(url, score["preview_offset"], score["preview_length"])).decode()
     caption = tables.found(pa.chunked_array([[captioned["caption_id"]]], pa.string()), curation.captions, "caption_id")
@@ -198,8 +200,8 @@ def _card(spec: DataSpec, curation: Curation, number: int) -> dict[str, Any]:
         "clip_id": clip["clip_id"],
         "range": f"{clip['start_ms'] / 1000:.2f}–{clip['end_ms'] / 1000:.2f} s",
         "split": clip["split"],
-        "bucket": verdict.bucket.name if verdict.bucket else None,
-        "reason": verdict.reason,
+        "bucket": judged["bucket"],
+        "reason": reason,
         "caption": caption["caption"][0].as_py(),
         "scores": {name: score[name] for name in SCORES if score[name] is not None},
     }

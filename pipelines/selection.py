@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from rayramid.pipelines import tables
 from rayramid.pipelines.buckets import Bucket, NoBucketError, choose
+from rayramid.pipelines.duplicates import groups, keepers
 from rayramid.pipelines.job import Row
-from rayramid.pipelines.spec import Bound, Encode, Keep
+from rayramid.pipelines.spec import Bound, Duplicates, Encode, Keep
 
 # A clip is judged by these columns beside its scores.
 JUDGED = ["kind", "width", "height", "start_ms", "end_ms"]
@@ -22,8 +23,13 @@ VERDICTS = pa.schema(
         ("width", pa.int32()),
         ("frames", pa.int32()),
         ("rule", pa.string()),
+        # The clip that is kept instead.
+        ("twin", pa.string()),
     ]
 )
+
+# Rules that a clip breaks by what other clips are: it shows what one of the same split, or of val, shows.
+DUPLICATE, LEAK = "duplicate", "val_leak"
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,24 @@ def verdicts(clips: pa.Table, scores: pa.Table, bounds: Mapping[str, Limits], en
         pa.RecordBatch.from_pylist(some, schema=VERDICTS) for some in iter(lambda: list(islice(rows, tables.BATCH)), [])
     ]
     return pa.Table.from_batches(batches, VERDICTS)
+
+
+def without_duplicates(judged: pa.Table, clips: pa.Table, scores: pa.Table, duplicates: Duplicates) -> pa.Table:
+    """The verdicts, those of clips that show what a better one shows turned into rejections.
+
+    Clips that a threshold rejected take no part. Where val and train show the same, train gives way.
+    """
+    if duplicates == Duplicates():
+        return judged
+    val = np.array(clips["split"].to_pylist()) == "val"
+    labels = groups(scores, judged["bucket"].is_valid().to_numpy(), duplicates)
+    kept = keepers(labels, scores, val)
+    ids = clips["clip_id"].to_pylist()
+    rows = judged.to_pylist()
+    for place in np.flatnonzero(kept != np.arange(len(kept))).tolist():
+        leak = bool(val[kept[place]] and not val[place])
+        rows[place] = {"rule": LEAK if leak else DUPLICATE, "twin": ids[kept[place]]}
+    return pa.Table.from_pylist(rows, schema=VERDICTS)
 
 
 def judge(clip: Row, scores: Row, bounds: Mapping[str, Limits], encode: Encode) -> Verdict:

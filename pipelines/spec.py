@@ -128,6 +128,18 @@ class Keep(Part):
     text_fit: Bound = Bound()
 
 
+class Duplicates(Part):
+    """Clips that show the same: only the best one is kept, one of the val split before one of train."""
+
+    exact: bool = Field(default=False, description="equal pixels at the size of scoring, whatever the file")
+    near_bits: int | None = Field(
+        default=None, ge=0, le=256, description="differing bits of 256 in the perceptual hash; copies have up to 20"
+    )
+    semantic: float | None = Field(
+        default=None, gt=0, le=1, description="cosine of the embeddings by score.clip, as 0.98"
+    )
+
+
 class Caption(Part):
     """Where captions come from: the source's own; else, where given, a template over the clip's fields."""
 
@@ -224,9 +236,16 @@ class DataSpec(Part):
     shots: Shots = Shots()
     score: Score = Score()
     keep: Keep = Keep()
+    duplicates: Duplicates = Duplicates()
     caption: Caption = Caption()
     embed: Embed = Embed()
     encode: Encode = Encode()
     split: Split = Split()
     decode: Decode = Decode()
     workers: JobWorkers = JobWorkers()
+
+    @model_validator(mode="after")
+    def _semantic_needs_embeddings(self) -> Self:
+        if self.duplicates.semantic is not None and self.score.clip is None:
+            raise ValueError("duplicates.semantic needs score.clip: it compares its embeddings")
+        return self

@@ -5,7 +5,7 @@ Modules with heavy imports are loaded where the job is built, in the worker.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
@@ -47,7 +47,12 @@ RESULTS: Mapping[JobName, pa.Schema] = {
         ]
     ),
     "score": pa.schema(
-        [*((name, pa.float64()) for name in Keep.model_fields), *_places("preview", "offset", "length")]
+        [
+            *((name, pa.float64()) for name in Keep.model_fields),
+            ("content_hash", pa.string()),
+            ("perceptual_hash", pa.string()),
+            *_places("preview", "offset", "length"),
+        ]
     ),
     "caption": pa.schema([("caption_id", pa.string()), ("caption", pa.large_string())]),
     "embed": pa.schema(
@@ -75,12 +80,21 @@ RESULTS: Mapping[JobName, pa.Schema] = {
 
 @dataclass(frozen=True)
 class Work:
-    """A job with its items, `item_id` and what the job is given; `largest` is the row limit of an item's shard."""
+    """A job with its items, `item_id` and what the job is given.
+
+    Attributes:
+        job: which.
+        items: one row each.
+        recipe: builds the job.
+        largest: the row limit of an item's shard.
+        columns: what is read back of the results.
+    """
 
     job: JobName
     items: pa.Table
     recipe: Recipe
     largest: Callable[[Item], int]
+    columns: pa.Schema
 
 
 def shots_work(spec: DataSpec, sources: pa.Table) -> Work:
@@ -97,7 +111,10 @@ def score_work(spec: DataSpec, clips: pa.Table) -> Work:
     # How a caption fits is scored too, where there is a model for it.
     told = ["clip_id", "source_caption"] if spec.score.clip is not None else ["clip_id"]
     items = _named(clips, told, lambda *told: digest("score", how, *told))
-    return _work("score", items, partial(_score_job, spec.score, spec.decode.deadline_s))
+    work = _work("score", items, partial(_score_job, spec.score, spec.decode.deadline_s))
+    if spec.duplicates.semantic is None:
+        return work
+    return replace(work, columns=work.columns.append(pa.field("embedding", pa.binary())))
 
 
 def caption_work(spec: DataSpec, kept: pa.Table) -> Work:
@@ -127,7 +144,7 @@ def encode_work(spec: DataSpec, bucketed: pa.Table, vae: Encoder) -> Work:
     items = _named(bucketed, ["clip_id", "height", "width", "frames", "fps"], name)
     items = items.append_column("latent_id", items["item_id"])
     recipe = partial(_encode_job, resolved(spec.root, vae), vae.fingerprint, spec.decode.deadline_s)
-    return Work("encode", items, recipe, _latents_per_shard)
+    return Work("encode", items, recipe, _latents_per_shard, RESULTS["encode"])
 
 
 def bucketed(spec: DataSpec, clips: pa.Table, verdicts: pa.Table) -> pa.Table:
@@ -143,7 +160,7 @@ def _named(table: pa.Table, columns: list[str], name: Callable[..., str]) -> pa.
 
 
 def _work(job: JobName, items: pa.Table, recipe: Recipe) -> Work:
-    return Work(job, items, recipe, lambda item: LARGEST[job])
+    return Work(job, items, recipe, lambda item: LARGEST[job], RESULTS[job])
 
 
 def _latents_per_shard(item: Item) -> int:
