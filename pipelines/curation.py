@@ -129,6 +129,8 @@ def _clips(cut: pa.Table, sources: pa.Table, removals: Removals) -> pa.Table:
             place, sources[name].combine_chunks()
         )
         for name in sources.column_names
+        # The range that a list named was for the cut alone; a clip has its own.
+        if name not in ("from_ms", "to_ms")
     }
     own = {name: cut[name] for name in stages.RESULTS["shots"].names if name not in shared}
     return pa.table({**own, **shared})

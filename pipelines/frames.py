@@ -22,6 +22,7 @@ from rayramid.models.media.track import Probe
 from rayramid.models.sprites.clip import SCHEME, SpritesClip
 from rayramid.pipelines.identity import digest
 from rayramid.pipelines.scratch import Scratch
+from rayramid.pipelines.tars import member_of
 
 Frames = NDArray[np.uint8]
 
@@ -31,7 +32,7 @@ _CACHE_BYTES = 2 * 1024**3
 
 
 class SourceFrames:
-    """Opens sources by URI. Remote files are downloaded once and kept while the newest of them fit in 2 GiB."""
+    """Opens sources by URI. Remote files and those in tars are copied once, the newest 2 GiB of them are kept."""
 
     def __init__(self, deadline_s: float) -> None:
         self._child = DecodeChild(deadline_s=deadline_s)
@@ -83,14 +84,18 @@ class SourceFrames:
         return _image(self._path(uri))
 
     def _path(self, uri: str) -> Path:
-        local = storage.local_path(uri)
+        member = member_of(uri)
+        local = storage.local_path(uri) if member is None else None
         if local is not None:
             return local
         if uri in self._copies:
             self._copies.move_to_end(uri)
             return self._copies[uri]
         copy = self._scratch.path / f"{digest(uri)}{Path(uri).suffix}"
-        storage.download(uri, copy)
+        if member is None:
+            storage.download(uri, copy)
+        else:
+            copy.write_bytes(member.read())
         self._copies[uri] = copy
         while len(self._copies) > 1 and sum(path.stat().st_size for path in self._copies.values()) > _CACHE_BYTES:
             self._copies.popitem(last=False)[1].unlink()

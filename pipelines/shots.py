@@ -85,6 +85,9 @@ class ShotsJob:
             raise DecodeError(row["uri"], "no frames")
         # No frame is held longer than usual at the end, and none longer than the file says.
         end_ms = min(math.ceil(times_ms[-1] + _frame_ms(times_ms, probe)), probe.duration_ms)
+        if row.get("from_ms") is not None:
+            last_ms = end_ms if row["to_ms"] is None else min(row["to_ms"], end_ms)
+            return _chopped(times_ms, row["from_ms"], last_ms, self._shots)
         whole = {**row, "start_ms": 0, "end_ms": end_ms}
         transitions = self._detect(self._frames.read(whole, self._detection_size(probe)))
         return clip_ranges(times_ms, transitions, end_ms, self._shots)
@@ -103,23 +106,31 @@ def clip_ranges(
 
     A frame belongs to a clip if start <= its time < end, so a boundary is the floor of its first frame's time.
     """
+    trim_ms = round(1000 * shots.trim_s)
+    starts = [0, *(_moment(times_ms, begin, end_ms) + trim_ms for _, begin in transitions)]
+    ends = [*(_moment(times_ms, end, end_ms) - trim_ms for end, _ in transitions), end_ms]
+    pairs = zip(starts, ends, strict=True)
+    return [found for first, last in pairs for found in _chopped(times_ms, first, last, shots)]
 
-    def moment(frame: int) -> int:
-        return math.floor(times_ms[frame] + 1e-6) if frame < len(times_ms) else end_ms
 
-    trim_ms, min_ms, max_ms = (round(1000 * value) for value in (shots.trim_s, shots.min_s, shots.max_s))
-    starts = [0, *(moment(begin) + trim_ms for _, begin in transitions)]
-    ends = [*(moment(end) - trim_ms for end, _ in transitions), end_ms]
+def _chopped(times_ms: NDArray[np.float64], first: int, last: int, shots: Shots) -> list[tuple[int, int]]:
+    """A range [first, last) in ms as clips of at most `max_s` and at least `min_s`, the latter where it is long enough.
+
+    A clip starts with a frame, wherever it was trimmed or chopped: so its length is that of its frames.
+    """
+    min_ms, max_ms = (round(1000 * value) for value in (shots.min_s, shots.max_s))
     ranges: list[tuple[int, int]] = []
-    for first, last in zip(starts, ends, strict=True):
-        # A clip starts with a frame, wherever it was trimmed or chopped: so its length is that of its frames.
-        start = moment(int(np.searchsorted(times_ms, first)))
-        while start < last:
-            end = min(start + max_ms, last)
-            if end - start >= min_ms:
-                ranges.append((start, end))
-            start = moment(int(np.searchsorted(times_ms, end)))
+    start = _moment(times_ms, int(np.searchsorted(times_ms, first)), last)
+    while start < last:
+        end = min(start + max_ms, last)
+        if end - start >= min_ms:
+            ranges.append((start, end))
+        start = _moment(times_ms, int(np.searchsorted(times_ms, end)), last)
     return ranges
+
+
+def _moment(times_ms: NDArray[np.float64], frame: int, end_ms: int) -> int:
+    return math.floor(times_ms[frame] + 1e-6) if frame < len(times_ms) else end_ms
 
 
 def _frame_ms(times_ms: NDArray[np.float64], probe: Probe) -> float:

@@ -1,16 +1,12 @@
 """From the spec's sources to rows: one per file, with an identity that changes when the file does."""
 
-import csv
-import json
-import tempfile
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from typing import TextIO
 
 import pyarrow as pa
 
@@ -21,7 +17,9 @@ from rayramid.models.stores.store import MissingError, Stat
 from rayramid.pipelines import tables
 from rayramid.pipelines.identity import digest, hash_share
 from rayramid.pipelines.job import Row
+from rayramid.pipelines.manifests import read_manifest
 from rayramid.pipelines.spec import Source, Sprites
+from rayramid.pipelines.tars import samples
 
 # fmt: off
 VIDEOS = frozenset([
@@ -41,6 +39,9 @@ SOURCES = pa.schema(
         ("licence", pa.string()),
         # Captions of millions of files may be more than 2 GiB together.
         ("caption", pa.large_string()),
+        # Of a list that names times: the one clip that is wanted of this file.
+        ("from_ms", pa.int64()),
+        ("to_ms", pa.int64()),
     ]
 )
 
@@ -54,6 +55,13 @@ class _Listed:
     licence: str | None
     caption: str | None
     stat: Stat | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+    @property
+    def range_ms(self) -> tuple[int | None, ...]:
+        """The times that a list names, none if it names none."""
+        return () if self.start_ms is None and self.end_ms is None else (self.start_ms, self.end_ms)
 
 
 def list_sources(sources: Iterable[Source], val_share: float) -> pa.Table:
@@ -84,13 +92,15 @@ def _looked_up(listed: Iterator[_Listed], val_share: float) -> pa.Table:
 
 def _row(entry: _Listed, val_share: float) -> Row:
     return {
-        "source_id": digest("source", entry.uri, *_identity(entry)),
+        "source_id": digest("source", entry.uri, *_identity(entry), *entry.range_ms),
         "uri": entry.uri,
         "name": entry.name,
         "kind": "image" if _is_image(entry.uri) else "video",
         "split": "val" if hash_share(entry.name) < val_share else "train",
         "licence": entry.licence,
         "caption": entry.caption,
+        "from_ms": entry.start_ms if entry.end_ms is None else entry.start_ms or 0,
+        "to_ms": entry.end_ms,
     }
 
 
@@ -99,6 +109,8 @@ def _non_empty(source: Source) -> Iterator[_Listed]:
         place, listed = source.folder, _folder(source, source.folder)
     elif source.manifest is not None:
         place, listed = source.manifest, _manifest(source, source.manifest)
+    elif source.tars is not None:
+        place, listed = source.tars, _tars(source, source.tars)
     elif source.package is not None:
         place, listed = source.package, _package(source, source.package)
     else:
@@ -112,36 +124,43 @@ def _non_empty(source: Source) -> Iterator[_Listed]:
 
 
 def _folder(source: Source, folder: str) -> Iterator[_Listed]:
+    folder, pattern = _fixed_part(folder)
     for uri, stat in storage.list_stats(folder):
-        if _suffix(uri) in VIDEOS | IMAGES:
-            yield _Listed(uri, storage.relative(folder, uri), source.licence, source.caption, stat)
+        name = storage.relative(folder, uri)
+        if _suffix(uri) in VIDEOS | IMAGES and (pattern is None or pattern.fullmatch(name)):
+            yield _Listed(uri, name, source.licence, source.caption, stat)
+
+
+def _fixed_part(place: str) -> tuple[str, re.Pattern[str] | None]:
+    """The folder before the first wildcard, and the pattern for names below it."""
+    parts = place.split("/")
+    wild = next((number for number, part in enumerate(parts) if "*" in part or "?" in part), None)
+    if wild is None:
+        return place, None
+    below = [_pattern(part) + "/" if part != "**" else "(?:.*/)?" for part in parts[wild:]]
+    return "/".join(parts[:wild]), re.compile("".join(below).removesuffix("/"))
+
+
+def _pattern(part: str) -> str:
+    return "".join({"*": "[^/]*", "?": "[^/]"}.get(letter, re.escape(letter)) for letter in part)
 
 
 def _manifest(source: Source, manifest: str) -> Iterator[_Listed]:
-    with _opened(manifest) as text:
-        rows = csv.DictReader(text) if _suffix(manifest) == ".csv" else map(json.loads, filter(str.strip, text))
-        try:
-            for number, row in enumerate(rows, start=1):
-                video = row.get("video") if isinstance(row, dict) else None
-                if not video:
-                    raise UserError(f"{manifest}: row {number} has no 'video'")
-                uri = video if "://" in video or video.startswith("/") else storage.join(_parent(manifest), video)
-                yield _Listed(uri, video, row.get("licence") or source.licence, row.get("caption") or source.caption)
-        except (csv.Error, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{manifest}: not a manifest of jsonl or csv: {error}") from None
+    videos = source.videos or _parent(manifest)
+    for entry in read_manifest(manifest, source.format):
+        whole = "://" in entry.video or entry.video.startswith("/")
+        uri = entry.video if whole else storage.join(videos, entry.video)
+        licence, caption = entry.licence or source.licence, entry.caption or source.caption
+        yield _Listed(uri, entry.video, licence, caption, None, entry.start_ms, entry.end_ms)
 
 
-@contextmanager
-def _opened(manifest: str) -> Iterator[TextIO]:
-    """The manifest's text, which is not held in memory."""
-    local = storage.local_path(manifest)
-    with tempfile.TemporaryDirectory(prefix="rayramid-") as folder:
-        if local is None:
-            local = Path(folder) / "manifest"
-            storage.download(manifest, local)
-        storage.stat(str(local))
-        with local.open(encoding="utf-8-sig", newline="") as text:
-            yield text
+def _tars(source: Source, place: str) -> Iterator[_Listed]:
+    tars = [place] if _suffix(place) == ".tar" else list(storage.list_files(place, ".tar"))
+    for tar in tars:
+        stat = storage.stat(tar)
+        for member, caption in samples(tar, VIDEOS | IMAGES):
+            name = f"{PurePosixPath(tar).stem}/{member.name}"
+            yield _Listed(member.uri, name, source.licence, caption or source.caption, stat)
 
 
 def _package(source: Source, package: str) -> Iterator[_Listed]:

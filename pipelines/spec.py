@@ -34,12 +34,21 @@ class Sprites(Part):
 
 
 class Source(Part):
-    """One place where videos come from: exactly one of folder, manifest, package, sprites."""
+    """One place where videos come from: exactly one of folder, manifest, tars, package, sprites."""
 
-    folder: Location | None = Field(default=None, description="every video and image below a folder or URL")
-    manifest: Location | None = Field(
-        default=None, description="jsonl or csv with `video` and optional `caption`, `licence`"
+    folder: Location | None = Field(
+        default=None,
+        description="every video and image below a folder or URL, or those that a glob as a/**/*.mp4 names",
     )
+    manifest: Location | None = Field(default=None, description="a list of videos: jsonl, csv or Parquet")
+    format: Literal[
+        "plain", "webvid", "openvid-1m", "panda-70m", "koala-36m", "open-sora", "finetrainers", "pyramid-flow"
+    ] = Field(
+        default="plain",
+        description="of the manifest; plain has `video`, and may have `caption`, `licence`, `start_s`, `end_s`",
+    )
+    videos: Location | None = Field(default=None, description="where a manifest's files lie; default: beside it")
+    tars: Location | None = Field(default=None, description="a WebDataset tar, or a folder of them")
     package: str | None = Field(default=None, description="the videos that an installed Python package brings")
     sprites: Sprites | None = None
     licence: str | None = Field(default=None, description="for all files that do not name their own")
@@ -47,9 +56,12 @@ class Source(Part):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        given = [name for name in ("folder", "manifest", "package", "sprites") if getattr(self, name) is not None]
+        kinds = ("folder", "manifest", "tars", "package", "sprites")
+        given = [name for name in kinds if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"a source is exactly one of folder, manifest, package, sprites; got {given or 'none'}")
+            raise ValueError(f"a source is exactly one of {', '.join(kinds)}; got {given or 'none'}")
+        if self.manifest is None and (self.videos is not None or self.format != "plain"):
+            raise ValueError("format and videos are about a manifest")
         return self
 
 

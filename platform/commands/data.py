@@ -117,6 +117,29 @@ def merge(
 
 
 @app.command()
+def export(
+    root: Root,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A new folder or URL.", show_default=False)],
+    form: Annotated[str, typer.Option("--format", help="pyramid-flow or webdataset.")] = "pyramid-flow",
+    version: Annotated[int | None, typer.Option(help="Another version than the latest.")] = None,
+) -> None:
+    """Write a version as other trainers read it: jsonl with .pt files, or WebDataset tars.
+
+    Example: rayramid data export runs/local/data runs/local/exported --format webdataset
+    """
+    from rayramid.pipelines.dataset import LatentDataset
+    from rayramid.pipelines.export import FORMS, export
+
+    if form not in FORMS:
+        raise UserError(f"--format {form}: choose one of {', '.join(FORMS)}")
+    with progress() as update:
+        clips = export(
+            LatentDataset.open(root, version), target, form, lambda done, total: update("export", done, total)
+        )
+    result(f"{clips} clips in {target}")
+
+
+@app.command()
 def gc(root: Root) -> None:
     """Delete what killed workers left and nothing can use any more."""
     from rayramid.pipelines import upkeep

@@ -138,3 +138,13 @@ def test_text_named_as_video_is_refused_with_its_reason(tmp_path):
     (tmp_path / "poison.mp4").write_text("this is not a video")
     with pytest.raises(DecodeError, match="not a video"):
         ShotsJob(Shots(), deadline_s=30)([source(tmp_path / "poison.mp4")])
+
+
+def test_a_range_that_a_list_names_is_the_clip_and_nothing_is_detected(two_shots):
+    row = {"source_id": "s", "uri": str(two_shots), "name": "a", "kind": "video", "licence": None, "split": "train"}
+    job = ShotsJob(Shots(min_s=0.1), deadline_s=30)
+    for wanted, found in [((500, 1500), (500, 1500)), ((1010, None), (1041, 2000)), ((0, 9000), (0, 2000))]:
+        ((clip,),) = job([{**row, "from_ms": wanted[0], "to_ms": wanted[1]}])
+        assert (clip["start_ms"], clip["end_ms"]) == found
+    ((*clips,),) = job([{**row, "from_ms": 5000, "to_ms": 6000}])
+    assert clips == []

@@ -50,6 +50,22 @@ def test_a_manifest_brings_captions_and_paths_beside_it(tmp_path):
     assert list_sources([Source(manifest=str(tmp_path / "list.csv"))], 0.0)[0].caption == "a dog"
 
 
+@pytest.mark.parametrize(
+    ("glob", "found"),
+    [
+        ("*.mp4", ["b.mp4"]),
+        ("**/*.mp4", ["b.mp4", "deep/a.mp4", "deep/er/c.mp4"]),
+        ("deep/?.mp4", ["a.mp4"]),
+        ("d*/**/c.m*", ["deep/er/c.mp4"]),
+    ],
+)
+def test_a_glob_takes_some_of_what_is_below_its_folder(tmp_path, glob, found):
+    for name in ("b.mp4", "deep/a.mp4", "deep/er/c.mp4", "deep/er/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert names(list_sources([Source(folder=f"{tmp_path}/{glob}")], 0.0)) == found
+
+
 def test_a_file_named_twice_is_one_source(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"x")
     source = Source(folder=str(tmp_path))

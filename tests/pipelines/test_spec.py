@@ -18,7 +18,7 @@ def test_paths_are_absolute_and_urls_stay(tmp_path, monkeypatch):
 
 
 def test_a_source_is_exactly_one_kind():
-    with pytest.raises(ValidationError, match="exactly one of folder, manifest, package, sprites"):
+    with pytest.raises(ValidationError, match="exactly one of folder, manifest, tars, package, sprites"):
         Source(folder="a", package="b")
     with pytest.raises(ValidationError, match="got none"):
         Source(licence="CC0")
