@@ -6,17 +6,18 @@ job wait again, which then goes on from the units that the store holds.
 
 import asyncio
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from rayramid.serve.estimate import Load, Throughput, Times, forecast
+from rayramid.serve.admission import Admission, Capacity
+from rayramid.serve.entry import Entry
+from rayramid.serve.estimate import Throughput
 from rayramid.serve.job import Job, Progress, Standing
 from rayramid.serve.line import Line, to_leave
+from rayramid.serve.outlook import Outlook, outlook
 from rayramid.serve.store import Store
 from rayramid.serve.wire import VideoError
 
@@ -31,69 +32,8 @@ RETRY_S = 0.5
 # Watchers are told no more often.
 EVENT_S = 0.2
 SWEEP_S = 60.0
-# Until anything was measured.
-FIRST_GUESS_S = 10
 CANCELLED = VideoError(code="cancelled", message="The job was cancelled.")
 LATE = VideoError(code="deadline_exceeded", message="The video was not completed before its deadline.")
-
-
-@dataclass(frozen=True)
-class Admission:
-    """Whether a job may wait; if not, why, and in how many seconds there will likely be room."""
-
-    accepted: bool
-    reason: Literal["", "queue_full", "too_large"] = ""
-    retry_after_s: int = 0
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What one worker can do.
-
-    Args:
-        cache_tokens: whose keys and values it can hold.
-        tokens_per_second: that it works off, as far as that is known.
-    """
-
-    cache_tokens: int
-    tokens_per_second: float | None = None
-
-
-class _Entry:
-    """A job that has not ended; `attempt` runs while it holds a slot."""
-
-    def __init__(self, job: Job, progress: Progress | None) -> None:
-        self.job = job
-        self.progress = progress
-        self.attempt: asyncio.Task[None] | None = None
-        # It is to leave its slot at a unit's edge, and the worker has been told.
-        self.leaving = self.told = False
-        self.deadline: asyncio.TimerHandle | None = None
-        self.changed = asyncio.Event()
-
-    @property
-    def units(self) -> int:
-        """Units that can be played."""
-        return self.progress.units_done if self.progress else 0
-
-    def load(self) -> Load:
-        """What is left of it."""
-        done = self.progress.steps_done / max(1, self.progress.steps_total) if self.progress else 0.0
-        return Load((1 - done) * self.job.work.steps, (1 - done) * self.job.work.tokens)
-
-    def wake(self) -> None:
-        """Let those know who watch it."""
-        self.changed.set()
-        self.changed = asyncio.Event()
-
-
-@dataclass(frozen=True)
-class _Outlook:
-    """Places in the line, from 1, and times of everybody, as of some moment."""
-
-    at: float
-    places: dict[str, int]
-    times: dict[str, Times]
 
 
 class Broker:
@@ -116,10 +56,10 @@ class Broker:
         self._capacity: Capacity | None = None
         self._throughput = Throughput()
         self._line = Line()
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._admitting: dict[str, asyncio.Task[Admission]] = {}
         self._draining = False
-        self._outlook: _Outlook | None = None
+        self._seen: Outlook | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def recover(self) -> None:
@@ -160,7 +100,7 @@ class Broker:
         while entry := self._entries.get(job_id):
             changed, earliest = entry.changed, loop.time() + EVENT_S
             units = entry.units
-            yield self._standing(entry)
+            yield self._look().standing(entry)
             await changed.wait()
             # That there is more to see, or no more to come, is told at once, everything else after a while.
             while job_id in self._entries and entry.units == units and loop.time() < earliest:
@@ -184,7 +124,7 @@ class Broker:
                 return Admission(True)
             # Itself included, those that are being admitted will wait.
             if len(self._line) + len(self._admitting) > self._limit:
-                return Admission(False, "queue_full", self._room_after_s())
+                return Admission(False, "queue_full", self._look().room_after_s())
             await asyncio.to_thread(self._store.add, job)
             self._enter(job, None)
         finally:
@@ -195,7 +135,7 @@ class Broker:
     # -- slots --------------------------------------------------------------------------------------------------------
 
     def _enter(self, job: Job, progress: Progress | None) -> None:
-        entry = self._entries[job.id] = _Entry(job, progress)
+        entry = self._entries[job.id] = Entry(job, progress)
         if job.deadline is not None:
             wait_s = max(0.0, job.deadline - time.time())
             entry.deadline = asyncio.get_running_loop().call_later(wait_s, self._too_late, job.id)
@@ -204,7 +144,7 @@ class Broker:
     def _too_late(self, job_id: str) -> None:
         self._start(self._end(job_id, LATE))
 
-    def _leave(self, entry: _Entry) -> None:
+    def _leave(self, entry: Entry) -> None:
         """The job has ended."""
         self._entries.pop(entry.job.id, None)
         self._line.remove(entry.job)
@@ -212,7 +152,7 @@ class Broker:
             entry.deadline.cancel()
         entry.wake()
 
-    def _running(self) -> list[_Entry]:
+    def _running(self) -> list[Entry]:
         return [entry for entry in self._entries.values() if entry.attempt is not None]
 
     def _fill(self) -> None:
@@ -230,7 +170,7 @@ class Broker:
         if not self._draining:
             for job in to_leave(staying, waiting[free:]):
                 self._entries[job.id].leaving = True
-        self._outlook = None
+        self._seen = None
         for job in waiting:
             self._entries[job.id].wake()
 
@@ -247,7 +187,7 @@ class Broker:
 
     # -- attempts -----------------------------------------------------------------------------------------------------
 
-    async def _attempt(self, entry: _Entry) -> None:
+    async def _attempt(self, entry: Entry) -> None:
         job_id = entry.job.id
         try:
             control = await asyncio.to_thread(self._store.control, job_id)
@@ -272,7 +212,7 @@ class Broker:
             self._leave(entry)
         self._fill()
 
-    def _hear(self, entry: _Entry, progress: Progress) -> None:
+    def _hear(self, entry: Entry, progress: Progress) -> None:
         before = entry.load().tokens
         entry.progress = progress
         # What a new attempt makes again was not undone.
@@ -304,37 +244,13 @@ class Broker:
         self._leave(entry)
         self._fill()
 
-    # -- what is to be expected ---------------------------------------------------------------------------------------
-
-    def _room_after_s(self) -> int:
-        """When the first one in the line will be begun."""
-        begins = [times.begin for job_id, times in self._look().times.items() if job_id in self._look().places]
-        return max(1, math.ceil(min(begins))) if begins else FIRST_GUESS_S
-
-    def _standing(self, entry: _Entry) -> Standing:
-        outlook, job_id = self._look(), entry.job.id
-        times = outlook.times.get(job_id)
-        return Standing(
-            progress=entry.progress,
-            queue_position=outlook.places.get(job_id, 0),
-            estimated_seconds=None if times is None else round(times.end, 1),
-        )
-
-    def _look(self) -> "_Outlook":
+    def _look(self) -> Outlook:
         """Everybody's place and times, looked up at most once in a while however many watch."""
         now = time.monotonic()
-        if self._outlook is None or now - self._outlook.at >= EVENT_S:
-            running = self._running()
+        if self._seen is None or now - self._seen.at >= EVENT_S:
             waiting = [self._entries[job.id] for job in self._line.order(self._held())]
-            loads = [each.load() for each in running], [each.load() for each in waiting]
-            per_second = self._throughput.per_second
-            times = forecast(*loads, self._slots, per_second) if per_second else []
-            ids = [entry.job.id for entry in (*running, *waiting)]
-            places = {entry.job.id: place for place, entry in enumerate(waiting, start=1)}
-            self._outlook = _Outlook(now, places, dict(zip(ids, times, strict=False)))
-        return self._outlook
-
-    # -- housekeeping -------------------------------------------------------------------------------------------------
+            self._seen = outlook(now, self._running(), waiting, self._slots, self._throughput.per_second)
+        return self._seen
 
     async def _sweep(self) -> None:
         """Forget videos whose time is over, again and again."""

@@ -12,7 +12,7 @@ from rayramid.models.render import Projector, request_of
 from rayramid.models.sampler import Sampler
 from rayramid.models.text import TextEmbedding
 from rayramid.models.vae.model import CausalVAE
-from rayramid.serve.broker import Capacity
+from rayramid.serve.admission import Capacity
 from rayramid.serve.spec import SamplerOptions
 
 TEXT_TOKENS = 16

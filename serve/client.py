@@ -17,14 +17,15 @@ from pydantic import BaseModel
 from rayramid.models.brief import Frames
 from rayramid.models.errors import UserError
 from rayramid.serve import calls
-from rayramid.serve.calls import Call, EventLines, Unseen, refusal, unreachable
+from rayramid.serve.calls import Call, EventLines, Unseen
+from rayramid.serve.connection import Patience, authorization, base_of, check, reaching
 from rayramid.serve.wire import CreateVideo, PromptChanged, Video, VideoEvent
 
 TIMEOUT = httpx.Timeout(120.0)
 # Streams are silent while nothing happens.
 STREAM_TIMEOUT = httpx.Timeout(10.0, read=None)
-# How often a stream is taken up again without getting any further, and how long after it broke off.
-RESUMES, RESUME_S = 20, 0.5
+# After a stream broke off, before it is taken up again.
+RESUME_S = 0.5
 
 A = TypeVar("A", bound=BaseModel)
 Event = VideoEvent | Video
@@ -45,7 +46,7 @@ class Client:
     """
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
-        self._http = httpx.Client(base_url=_base(url), headers=_authorization(api_key), timeout=TIMEOUT)
+        self._http = httpx.Client(base_url=base_of(url), headers=authorization(api_key), timeout=TIMEOUT)
 
     def __enter__(self) -> "Client":
         return self
@@ -101,7 +102,7 @@ class Client:
         Raises:
             JobFailedError: there are no more, since the video has failed.
         """
-        unseen, patience = Unseen(), _Patience()
+        unseen, patience = Unseen(), Patience()
         path = calls.live(video_id, cancel_on_leave=cancel_on_leave)
         while True:
             with patience.tried(), self._stream(path) as response:
@@ -116,7 +117,7 @@ class Client:
 
     def events(self, video_id: str) -> Iterator[Event]:
         """How far a video is, whenever that changes; in the end the video itself, if it was not deleted."""
-        patience = _Patience()
+        patience = Patience()
         while True:
             with patience.tried(), self._stream(f"/videos/{video_id}/events") as response:
                 lines = EventLines()
@@ -141,21 +142,21 @@ class Client:
 
     def save(self, video_id: str, path: Path) -> None:
         """Write the MP4 of a completed video to a file."""
-        with _reaching(), self._stream(f"/videos/{video_id}/content") as response, path.open("wb") as file:
+        with reaching(), self._stream(f"/videos/{video_id}/content") as response, path.open("wb") as file:
             file.writelines(response.iter_bytes())
 
     def _send(self, call: Call[A]) -> A:
-        with _reaching():
+        with reaching():
             response = self._http.request(
                 call.method, call.path, json=call.body, headers=dict(call.headers), params=dict(call.query)
             )
-        _check(response, response.content)
+        check(response, response.content)
         return call.answer.model_validate_json(response.content)
 
     @contextmanager
     def _stream(self, path: str) -> Iterator[httpx.Response]:
         with self._http.stream("GET", path, timeout=STREAM_TIMEOUT, follow_redirects=True) as response:
-            _check(response, b"" if response.is_success else response.read())
+            check(response, b"" if response.is_success else response.read())
             yield response
 
 
@@ -163,7 +164,7 @@ class AsyncClient:
     """The same for asyncio."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
-        self._http = httpx.AsyncClient(base_url=_base(url), headers=_authorization(api_key), timeout=TIMEOUT)
+        self._http = httpx.AsyncClient(base_url=base_of(url), headers=authorization(api_key), timeout=TIMEOUT)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -213,7 +214,7 @@ class AsyncClient:
 
     async def frames(self, video_id: str, *, cancel_on_leave: bool = False) -> AsyncIterator[Frames]:
         """The frames [T, H, W, 3] of a video, each unit's as soon as it is made; see `Client.frames`."""
-        unseen, patience = Unseen(), _Patience()
+        unseen, patience = Unseen(), Patience()
         path = calls.live(video_id, cancel_on_leave=cancel_on_leave)
         while True:
             with patience.tried():
@@ -229,7 +230,7 @@ class AsyncClient:
 
     async def events(self, video_id: str) -> AsyncIterator[Event]:
         """How far a video is, whenever that changes; in the end the video itself, if it was not deleted."""
-        patience = _Patience()
+        patience = Patience()
         while True:
             with patience.tried():
                 async with self._stream(f"/videos/{video_id}/events") as response:
@@ -251,70 +252,27 @@ class AsyncClient:
 
     async def save(self, video_id: str, path: Path) -> None:
         """Write the MP4 of a completed video to a file."""
-        with _reaching(), path.open("wb") as file:
+        with reaching(), path.open("wb") as file:
             async with self._stream(f"/videos/{video_id}/content") as response:
                 async for data in response.aiter_bytes():
                     file.write(data)
 
     async def _send(self, call: Call[A]) -> A:
-        with _reaching():
+        with reaching():
             response = await self._http.request(
                 call.method, call.path, json=call.body, headers=dict(call.headers), params=dict(call.query)
             )
-        _check(response, response.content)
+        check(response, response.content)
         return call.answer.model_validate_json(response.content)
 
     @asynccontextmanager
     async def _stream(self, path: str) -> AsyncIterator[httpx.Response]:
         async with self._http.stream("GET", path, timeout=STREAM_TIMEOUT, follow_redirects=True) as response:
-            _check(response, b"" if response.is_success else await response.aread())
+            check(response, b"" if response.is_success else await response.aread())
             yield response
-
-
-class _Patience:
-    """How often a connection may break off without anything new in between."""
-
-    def __init__(self) -> None:
-        self._left = RESUMES
-
-    def renew(self) -> None:
-        """Something new has come."""
-        self._left = RESUMES
-
-    @contextmanager
-    def tried(self) -> Iterator[None]:
-        """Forgive a connection that breaks off, a number of times."""
-        try:
-            yield
-        except httpx.TransportError as error:
-            self._left -= 1
-            if not self._left:
-                raise unreachable(error) from error
-
-
-def _base(url: str) -> str:
-    return f"{url.rstrip('/')}/v1"
-
-
-def _authorization(api_key: str | None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def _completed(video: Video) -> Video:
     if video.error:
         raise JobFailedError(f"{video.id}: {video.error.message}")
     return video
-
-
-@contextmanager
-def _reaching() -> Iterator[None]:
-    try:
-        yield
-    except httpx.TransportError as error:
-        raise unreachable(error) from error
-
-
-def _check(response: httpx.Response, body: bytes) -> None:
-    refused = refusal(response, body)
-    if refused:
-        raise refused

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from rayramid.serve.endpoint import Endpoint, Order, Variant
 from rayramid.serve.errors import ApiError, bad_request
+from rayramid.serve.new_videos import NewVideos
 from rayramid.serve.openapi import CONTENT, ERRORS, EVENTS, body_of, components
 from rayramid.serve.scheduler import UnavailableError
 from rayramid.serve.wire import (
@@ -30,7 +31,7 @@ EDITS = "This server makes, remixes and extends videos; it can't edit one. Remix
 CHARACTERS = "This server has no characters; describe them in the prompt."
 
 
-def create_app(endpoint: Endpoint) -> FastAPI:
+def create_app(new: NewVideos, endpoint: Endpoint) -> FastAPI:
     """The ASGI app."""
     app = FastAPI(
         title="rayramid",
@@ -42,26 +43,26 @@ def create_app(endpoint: Endpoint) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     _add_errors(app)
-    app.include_router(_making(endpoint), tags=["videos"])
+    app.include_router(_making(new, endpoint), tags=["videos"])
     app.include_router(_reading(endpoint), tags=["videos"])
     app.include_router(_server(endpoint), tags=["server"])
     _add_components(app)
     return app
 
 
-def _making(endpoint: Endpoint) -> APIRouter:
+def _making(new: NewVideos, endpoint: Endpoint) -> APIRouter:
     """Routes that begin, change or end videos."""
     router = APIRouter(responses=ERRORS)
 
     @router.post("/v1/videos", openapi_extra=body_of(CreateVideo, idempotent=True))
     async def create_video(request: Request) -> Video:
         """Start a video. Every parameter but `prompt` has a default that suits the model."""
-        return await endpoint.create(request)
+        return await new.create(request)
 
     @router.post("/v1/videos/extensions", openapi_extra=body_of(ExtendVideo, idempotent=True))
     async def extend_video(request: Request) -> Video:
         """Make a completed video longer: a new video that begins with all of it. N seconds and M more equal N + M."""
-        return await endpoint.extend(request)
+        return await new.extend(request)
 
     @router.post("/v1/videos/edits", openapi_extra=body_of(EditVideo))
     async def edit_video() -> Video:
@@ -75,7 +76,7 @@ def _making(endpoint: Endpoint) -> APIRouter:
     @router.post("/v1/videos/{video_id}/remix", openapi_extra=body_of(RemixVideo, idempotent=True))
     async def remix_video(request: Request, video_id: str) -> Video:
         """Start a completed video again with another prompt, and the same noise and settings."""
-        return await endpoint.remix(request, video_id)
+        return await new.remix(request, video_id)
 
     @router.post("/v1/videos/{video_id}/prompt", openapi_extra=body_of(ChangePrompt))
     async def change_prompt(request: Request, video_id: str) -> PromptChanged:

@@ -17,10 +17,12 @@ from ray.serve.handle import DeploymentHandle
 
 from rayramid.models import storage
 from rayramid.models.card import load_card
-from rayramid.serve.broker import Admission, Broker, Capacity
+from rayramid.serve.admission import Admission, Capacity
+from rayramid.serve.broker import Broker
 from rayramid.serve.endpoint import Endpoint
 from rayramid.serve.gateway import create_app
 from rayramid.serve.job import Job, Model, Progress, Standing
+from rayramid.serve.new_videos import NewVideos
 from rayramid.serve.rewriter import Rewriter
 from rayramid.serve.scheduler import UnavailableError
 from rayramid.serve.spec import ServeSpec
@@ -160,7 +162,9 @@ class Gateway:
 
     def __init__(self, spec: ServeSpec, model: Model, broker: DeploymentHandle) -> None:
         rewriter = Rewriter(spec.rewriter) if spec.rewriter else None
-        self._app = create_app(Endpoint(model, store_of(spec), RemoteBroker(broker), spec.limits, rewriter))
+        store, scheduler = store_of(spec), RemoteBroker(broker)
+        new = NewVideos(model, store, scheduler, spec.limits, rewriter)
+        self._app = create_app(new, Endpoint(store, scheduler, spec.limits))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """What Ray Serve calls to get the app of this replica."""

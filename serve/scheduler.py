@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from rayramid.serve.broker import Admission
+from rayramid.serve.admission import Admission
 from rayramid.serve.job import Job, Standing
 
 

@@ -66,7 +66,9 @@ def configure(context: Any, width: int, height: int, fps: float, crf: int) -> No
     # Untagged colours are guessed, by every player in its own way.
     context.colorspace = context.color_primaries = context.color_trc = BT709
     context.color_range = LIMITED_RANGE
-    context.options = {"crf": str(crf), "preset": "medium"}
+    # x264's macroblock tree reads memory it never wrote (with AVX-512): the same frames would not always give the same
+    # bytes.
+    context.options = {"crf": str(crf), "preset": "medium", "mbtree": "0"}
 
 
 def to_yuv(frame_HWC: NDArray[np.uint8]) -> Any:

@@ -1,6 +1,7 @@
 """What is written is read back: MP4, segments that depend on their unit alone, small pictures."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,26 @@ from rayramid.models.media.write import exact_rate, write_mp4
 
 def clip(first: int, last: int, height: int = 64, width: int = 96) -> NDArray[np.uint8]:
     return np.stack([numbered(number, height, width) for number in range(first, last)])
+
+
+ENCODE = """
+import sys, numpy as np
+from rayramid.models.media.write import write_mp4
+t, y, x = np.meshgrid(np.arange(16), np.arange(64), np.arange(96), indexing="ij")
+waves = [(x * (1 + c) + y * (2 - c) + 3 * t * (c - 1)) / 20 for c in range(3)]
+write_mp4(sys.argv[1], np.stack([127.5 + 120 * np.sin(wave) for wave in waves], axis=-1).astype(np.uint8), 8.0)
+"""
+
+
+def test_the_same_frames_give_the_same_bytes_whatever_the_memory_held_before(tmp_path: Path) -> None:
+    written = []
+    for junk in ("0", "85", "255"):
+        path = tmp_path / f"{junk}.mp4"
+        # glibc fills what it gives out with these bytes.
+        environment = {**os.environ, "MALLOC_PERTURB_": junk}
+        subprocess.run([sys.executable, "-c", ENCODE, str(path)], check=True, env=environment)
+        written.append(path.read_bytes())
+    assert written[0] == written[1] == written[2]
 
 
 def test_an_mp4_gives_back_its_frames_rate_and_metadata(tmp_path: Path) -> None:

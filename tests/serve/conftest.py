@@ -28,6 +28,7 @@ from rayramid.serve.embeddings import Embeddings
 from rayramid.serve.endpoint import Endpoint
 from rayramid.serve.gateway import create_app
 from rayramid.serve.job import Job, Model, Standing, new_id
+from rayramid.serve.new_videos import NewVideos
 from rayramid.serve.rewriter import Rewriter
 from rayramid.serve.spec import Limits
 from rayramid.serve.store import Store
@@ -205,7 +206,7 @@ async def running(
     )
     broker = LocalBroker(store, worker.run, workers=1, slots=slots, queue_limit=limits.queue)
     await broker.recover()
-    app = create_app(Endpoint(model, store, broker, limits, rewriter))
+    app = create_app(NewVideos(model, store, broker, limits, rewriter), Endpoint(store, broker, limits))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield Running(http, store, worker, broker, app)

@@ -1,56 +1,13 @@
 import asyncio
 import time
 
+from hands import make
 from waiting import until
 
 from rayramid.models import storage
 from rayramid.serve import broker as broker_module
-from rayramid.serve.broker import TRIES, Admission, Broker, Capacity
-from rayramid.serve.job import Progress
-
-
-class Workers:
-    """Carries out attempts when told to; an attempt that is asked to leave does so at its next unit."""
-
-    def __init__(self, store):
-        self.store = store
-        self.attempts = []
-        self.running = {}
-
-    async def dispatch(self, job_id, attempt):
-        self.store.begin(job_id, attempt)
-        self.attempts.append((job_id, attempt))
-        commands = self.running[job_id] = asyncio.Queue()
-        try:
-            yield progress(0)
-            while (command := await commands.get()) != "return":
-                if isinstance(command, Exception):
-                    raise command
-                yield command
-        finally:
-            del self.running[job_id]
-
-    def step(self, job_id, done):
-        self.running[job_id].put_nowait(progress(done))
-
-    def finish(self, job_id):
-        self.store.end(job_id)
-        self.running[job_id].put_nowait("return")
-
-    def leave(self, job_id):
-        self.running[job_id].put_nowait("return")
-
-    def die(self, job_id):
-        self.running[job_id].put_nowait(RuntimeError("the replica died"))
-
-
-def progress(done):
-    return Progress(steps_done=done, steps_total=9, units_done=done // 3, prompts=((0, "a cat"),))
-
-
-def make(store, *, slots=1, workers=1, queue_limit=8):
-    hands = Workers(store)
-    return Broker(store, hands.dispatch, workers=workers, slots=slots, queue_limit=queue_limit), hands
+from rayramid.serve.admission import Capacity
+from rayramid.serve.broker import TRIES
 
 
 def test_jobs_run_in_turn_as_slots_become_free(store, new_job):
@@ -65,66 +22,6 @@ def test_jobs_run_in_turn_as_slots_become_free(store, new_job):
         await broker.submit(jobs[4])
         await until(lambda: len(workers.attempts) == 4)
         assert {job_id for job_id, _ in workers.attempts[2:]} <= {each.id for each in jobs[2:]}
-
-    asyncio.run(scenario())
-
-
-def test_a_full_queue_says_when_to_come_back(store, new_job):
-    async def scenario():
-        broker, workers = make(store, slots=1, queue_limit=2)
-        running, *waiting = [new_job() for _ in range(3)]
-        begun = time.monotonic()
-        await broker.submit(running)
-        await until(lambda: workers.attempts)
-        for job in waiting:
-            assert (await broker.submit(job)).accepted
-        refused = new_job()
-        assert await broker.submit(refused) == Admission(False, "queue_full", broker_module.FIRST_GUESS_S)
-        assert store.job(refused.id) is None
-        # At 10 tokens a second the running job will be done, and the next one begun, when its tokens are.
-        broker.know(Capacity(cache_tokens=10**6, tokens_per_second=10))
-        seconds = running.work.tokens / 10
-        assert abs((await broker.submit(refused)).retry_after_s - seconds) <= 1
-        # A third of the way later it takes two thirds of the time, at the speed that was measured.
-        await asyncio.sleep(1.0)
-        workers.step(running.id, 3)
-        await until(lambda: broker._entries[running.id].progress.steps_done == 3)
-        elapsed_s = time.monotonic() - begun
-        assert 2 <= (await broker.submit(refused)).retry_after_s <= 2 * elapsed_s + 1
-
-    asyncio.run(scenario())
-
-
-def test_what_fits_no_worker_is_refused_and_others_wait_for_memory(store, new_job):
-    async def scenario():
-        broker, workers = make(store, slots=4)
-        job = new_job()
-        await asyncio.sleep(0.002)
-        second = new_job()
-        broker.know(Capacity(cache_tokens=job.work.cached_tokens * 3 // 2))
-        assert await broker.submit(new_job(size="512x512")) == Admission(False, "too_large")
-        await broker.submit(job)
-        await broker.submit(second)
-        await until(lambda: job.id in workers.running)
-        await asyncio.sleep(0.1)
-        assert second.id not in workers.running
-        workers.finish(job.id)
-        await until(lambda: second.id in workers.running)
-
-    asyncio.run(scenario())
-
-
-def test_submitting_again_changes_nothing(store, new_job):
-    async def scenario():
-        broker, workers = make(store)
-        job = new_job().model_copy(update={"key": "abc"})
-        admissions = await asyncio.gather(*(broker.submit(job) for _ in range(3)))
-        assert admissions == [Admission(True)] * 3
-        await until(lambda: job.id in workers.running)
-        workers.finish(job.id)
-        await until(lambda: not broker._entries)
-        assert await broker.submit(job) == Admission(True)
-        assert workers.attempts == [(job.id, 1)]
 
     asyncio.run(scenario())
 

@@ -1,0 +1,167 @@
+"""Requests that begin a video: each is accepted, gets the files it starts from, and is submitted once."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from starlette.requests import Request
+
+from rayramid.models import storage
+from rayramid.models.stores.store import MissingError
+from rayramid.serve.acceptance import Acceptance
+from rayramid.serve.errors import ApiError, bad_request
+from rayramid.serve.finding import find_job, find_video
+from rayramid.serve.job import Job, Model, new_id, video_of
+from rayramid.serve.parsing import Parsed, read, read_creation, read_extension
+from rayramid.serve.rewriter import Rewriter
+from rayramid.serve.scheduler import Scheduler
+from rayramid.serve.spec import Limits
+from rayramid.serve.store import Claim, Store
+from rayramid.serve.wire import KEY_LENGTH, CreateVideo, Errand, ExtendVideo, RemixVideo, Video
+
+Make = Callable[[str], Awaitable[Job]]
+
+
+class NewVideos:
+    """Answers requests for new videos.
+
+    Args:
+        model: the one that is served.
+        store: where jobs live.
+        scheduler: the broker.
+        limits: of what a request may ask for.
+        rewriter: writes prompts out, if there is one.
+    """
+
+    def __init__(
+        self, model: Model, store: Store, scheduler: Scheduler, limits: Limits, rewriter: Rewriter | None
+    ) -> None:
+        self._store = store
+        self._scheduler = scheduler
+        self._limits = limits
+        self._rewriter = rewriter
+        self._accept = Acceptance(model, limits)
+
+    async def create(self, request: Request) -> Video:
+        """Start a video."""
+        parsed = await read_creation(request, self._limits.upload_bytes)
+        owner = _owner(request)
+
+        async def make(job_id: str) -> Job:
+            asked = parsed.request
+            job = self._accept.creation(asked, job_id, owner, image=parsed.image is not None)
+            if parsed.image is not None:
+                await asyncio.to_thread(storage.write_atomic, self._store.image(job_id), parsed.image)
+            return await self._rewritten(asked, job)
+
+        return await self._once(request, parsed, make)
+
+    async def remix(self, request: Request, video_id: str) -> Video:
+        """Start a completed video again with another prompt."""
+        parsed = await read(request, self._limits.upload_bytes, RemixVideo)
+        source = await self._completed(video_id, "video_id")
+        owner = _owner(request)
+
+        async def make(job_id: str) -> Job:
+            job = self._accept.remix(parsed.request, job_id, owner, source)
+            if source.image:
+                await self._copied(storage.copy_files, self._store.at(video_id), self._store.at(job_id), ["image"])
+            return await self._rewritten(parsed.request, job)
+
+        return await self._once(request, parsed, make)
+
+    async def extend(self, request: Request) -> Video:
+        """Make a completed video longer."""
+        parsed = await read_extension(request, self._limits.upload_bytes)
+        asked = parsed.request
+        source = await self._completed(asked.video.id, "video")
+        owner = _owner(request)
+
+        async def make(job_id: str) -> Job:
+            progress = await asyncio.to_thread(self._store.progress, source.id)
+            prompts = progress.prompts if progress else tuple(source.brief.prompts.items())
+            job = self._accept.extension(asked, job_id, owner, source, prompts)
+            await self._copied(self._store.begin_with, job_id, source.id)
+            return await self._rewritten(asked, job)
+
+        return await self._once(request, parsed, make)
+
+    async def _once(
+        self, request: Request, parsed: Parsed[CreateVideo] | Parsed[RemixVideo] | Parsed[ExtendVideo], make: Make
+    ) -> Video:
+        """Make and submit a job; a request with an `Idempotency-Key` that was seen before gets the job of that time."""
+        job_id, key = new_id(), request.headers.get("idempotency-key")
+        if key is None:
+            return await self._submit(await make(job_id))
+        if not 1 <= len(key) <= KEY_LENGTH:
+            message = f"An Idempotency-Key has 1 to {KEY_LENGTH} characters, this one {len(key)}."
+            raise bad_request(message, "Idempotency-Key")
+        name = hashlib.sha256(f"{_owner(request)} {key}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{request.url.path} {parsed.request.model_dump_json()}".encode())
+        digest.update(parsed.image or b"")
+        mine = Claim(job_id=job_id, request=digest.hexdigest())
+        holds = await asyncio.to_thread(self._store.claim, name, mine)
+        if holds.request != mine.request:
+            message = "This Idempotency-Key came with another request before."
+            raise ApiError(422, message, param="Idempotency-Key", code="idempotency_key_reused")
+        if holds != mine:
+            video = await asyncio.to_thread(self._store.video, holds.job_id)
+            if video is not None:
+                return video
+        try:
+            # The request that claimed the key may have died before its job was kept; then this one carries on.
+            return await self._submit((await make(holds.job_id)).model_copy(update={"key": name}))
+        except ApiError:
+            if holds == mine:
+                await asyncio.to_thread(self._store.release, name)
+            raise
+
+    async def _submit(self, job: Job) -> Video:
+        admission = await self._scheduler.submit(job)
+        if not admission.accepted:
+            await asyncio.to_thread(storage.delete_tree, self._store.at(job.id))
+        if admission.reason == "queue_full":
+            message = f"The queue is full; try again in {admission.retry_after_s} s."
+            headers = {"Retry-After": str(admission.retry_after_s)}
+            raise ApiError(429, message, code="queue_full", headers=headers)
+        if admission.reason == "too_large":
+            raise bad_request(
+                "A video of this size and length needs more memory than the server has; ask for a smaller or shorter "
+                "one.",
+                "size",
+                "too_large",
+            )
+        # Another request with the same key may have brought it far already.
+        return video_of(job, None, None) if job.key is None else await find_video(self._store, job.id)
+
+    async def _rewritten(self, request: Errand, job: Job) -> Job:
+        if not request.rewrite_prompt:
+            return job
+        if self._rewriter is None:
+            raise bad_request("This server has no language model that rewrites prompts.", "rewrite_prompt")
+        # What an extended video has shown stays as it was.
+        new = {unit: prompt for unit, prompt in job.brief.prompts.items() if unit >= job.given_units or job.image}
+        written = dict(zip(new, await asyncio.gather(*map(self._rewriter.rewrite, new.values())), strict=True))
+        (_, prompt), *later = (job.brief.prompts | written).items()
+        brief = replace(job.brief, prompt=prompt, later_prompts=tuple(later))
+        return job.model_copy(update={"brief": brief, "asked": (*job.asked, *new.items())})
+
+    async def _completed(self, video_id: str, param: str) -> Job:
+        video = await find_video(self._store, video_id, param)
+        if video.status != "completed":
+            message = f"Only a completed video can be taken further; {video_id} is {video.status}."
+            raise bad_request(message, param, "video_not_completed")
+        return await find_job(self._store, video_id, param)
+
+    async def _copied(self, copy: Callable[..., None], *args: object) -> None:
+        try:
+            await asyncio.to_thread(copy, *args)
+        except MissingError as error:
+            raise bad_request("The video was deleted in this very moment.", "video", "video_not_found") from error
+
+
+def _owner(request: Request) -> str:
+    """Whose turn a job takes: a digest of the API key, the same for all who send none."""
+    key = request.headers.get("authorization", "")
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
