@@ -107,6 +107,9 @@ def test_interrupted_a_run_saves_its_newest_step_and_says_how_to_go_on(spec, tmp
     ]
     with command(stopped, tmp_path, environment=alone) as driver:
         assert driver.wait(900) == 0
+    for name, place in stopped.places.items():
+        assert all(f"{name:<11} {place}" in (tmp_path / file).read_text() for file in ("out.txt", "err.txt"))
+        assert Path(place).exists()
     torch.set_num_threads(1)
     run(settle(undisturbed), ALONE, lambda step, record: None)
     assert told(stopped.output) == told(undisturbed.output)
