@@ -1,45 +1,103 @@
-"""Job 3: a caption for every kept clip, from its source or from a template."""
+"""Job 3: a caption for every kept clip: written by a model that sees it, or its source's own, or from a template."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
+from rayramid.models.media.errors import DecodeError
+from rayramid.pipelines.captioning.checks import FATAL, checked
+from rayramid.pipelines.frames import Frames, SourceFrames
 from rayramid.pipelines.identity import caption_id
 from rayramid.pipelines.job import Row
+from rayramid.pipelines.spec import Caption
 
 COLUMNS = pa.schema(
     [
         ("clip_id", pa.string()),
         ("caption_id", pa.string()),
         ("caption", pa.string()),
+        # source, template, or the hash of model and prompt.
         ("origin", pa.string()),
+        # What is wrong with it, as checks.py says, with commas; null where nobody looked.
+        ("checks", pa.string()),
     ]
 )
 
 
+class Captioner(Protocol):
+    """Looks at clips and writes."""
+
+    def captions(self, clips: Sequence[Frames]) -> list[str]:
+        """One text per clip [T, H, W, 3]."""
+
+
 class CaptionJob:
-    """Rows are clips, each with its `template`; a result row is a caption with its origin, `source` or `template`."""
+    """Rows are clips, each with its `template`; a result row is a caption with its origin and its faults."""
 
     columns_out = COLUMNS
-    batch = 256
     facts: tuple[str, ...] = ()
+
+    def __init__(self, caption: Caption, deadline_s: float) -> None:
+        self._spec = caption
+        self._writer = captioner_of(caption)
+        self._frames = SourceFrames(deadline_s) if self._writer else None
+        self.batch = caption.batch if self._writer else 256
 
     def rows_per_group(self, row: Row) -> int:
         """Rows are read together."""
         return 4096
 
     def __call__(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """One caption per clip; ValueError for a clip without one."""
-        return [[self._caption(row)] for row in rows]
+        """One caption per clip; ValueError for a clip without a usable one."""
+        if self._writer is None:
+            return [[_given(row)] for row in rows]
+        written = self._writer.captions([self._look(row) for row in rows])
+        return [[self._written(row, text)] for row, text in zip(rows, written, strict=True)]
 
-    def _caption(self, row: Row) -> Row:
-        if row["source_caption"]:
-            caption, origin = row["source_caption"].strip(), "source"
-        elif row["template"] is not None:
-            caption, origin = row["template"].format(**fields(row)), "template"
-        else:
-            raise ValueError("the source has no caption and the spec no caption.template")
-        return {"clip_id": row["clip_id"], "caption_id": caption_id(caption), "caption": caption, "origin": origin}
+    def _look(self, row: Row) -> Frames:
+        """A few frames evenly over the clip, small."""
+        assert self._frames is not None
+        scale = min(1.0, self._spec.side / max(row["width"], row["height"]))
+        size = max(16, round(row["height"] * scale)), max(16, round(row["width"] * scale))
+        fps = self._spec.frames * 1000 / (row["end_ms"] - row["start_ms"])
+        windows = list(self._frames.read(row, size, fps=min(fps, row["fps"])))
+        if not windows:
+            raise DecodeError(row["uri"], "no frames")
+        return np.concatenate(windows)[: self._spec.frames]
+
+    def _written(self, row: Row, text: str) -> Row:
+        found = checked(text)
+        fatal = [fault for fault in found.wrong if fault in FATAL]
+        if fatal:
+            raise ValueError(f"caption: {', '.join(fatal)}: {text[:200]}")
+        return {**_row(row, found.text, f"model:{self._spec.identity}"), "checks": ",".join(found.wrong)}
+
+
+def captioner_of(caption: Caption) -> Captioner | None:
+    """What writes captions by this spec; None if nothing does."""
+    if caption.endpoint is not None:
+        from rayramid.pipelines.captioning.endpoint import EndpointCaptioner
+
+        return EndpointCaptioner(caption.endpoint, caption.prompt)
+    if caption.model is not None:
+        from rayramid.pipelines.captioning.model import ModelCaptioner
+
+        return ModelCaptioner(caption.model, caption.prompt)
+    return None
+
+
+def _given(row: Row) -> Row:
+    if row["source_caption"]:
+        return _row(row, row["source_caption"].strip(), "source")
+    if row["template"] is not None:
+        return _row(row, row["template"].format(**fields(row)), "template")
+    raise ValueError("the source has no caption and the spec no caption.template")
+
+
+def _row(row: Row, caption: str, origin: str) -> Row:
+    return {"clip_id": row["clip_id"], "caption_id": caption_id(caption), "caption": caption, "origin": origin}
 
 
 def fields(row: Row) -> dict[str, object]:

@@ -12,7 +12,7 @@ from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.pipelines import encoders, manifest, receipts, tables
 from rayramid.pipelines import plan as plans
-from rayramid.pipelines.curation import walk
+from rayramid.pipelines.curation import Curation, walk
 from rayramid.pipelines.encoders import Encoder
 from rayramid.pipelines.execute import begin, execute
 from rayramid.pipelines.ledger import Ledger, LedgerError
@@ -82,6 +82,7 @@ def run(
     only: str | None = None,
     limit: int | None = None,
     on_progress: Progress | None = None,
+    sources: pa.Table | None = None,
 ) -> Summary:
     """Do what is missing, make a version if anything changed, write the report. Expects Ray to be initialised.
 
@@ -90,6 +91,7 @@ def run(
         only: do this job alone, on what the others have done before.
         limit: take the first so many sources. The version of such a part does not replace one with more in it.
         on_progress: called with (job, shards done, shards in all).
+        sources: instead of the spec's, as `list_sources` gives them.
 
     Raises:
         UserError: no sources, a root that cannot be written, an encoder that is not there.
@@ -97,7 +99,7 @@ def run(
     """
     started = time.monotonic()
     storage.check_writable(spec.root)
-    sources = list_sources(spec.sources, spec.split.val)
+    sources = list_sources(spec.sources, spec.split.val) if sources is None else sources
     limited = limit is not None and limit < sources.num_rows
     jobs = _jobs(only)
     name = uuid.uuid4().hex[:12]
@@ -132,6 +134,12 @@ def run(
     write_report(spec, curation, summary.ledgers, version, facts)
     log.info("curation done", extra={"root": spec.root, "version": version, **fates})
     return summary
+
+
+def survey(spec: DataSpec) -> Curation:
+    """The corpus as what is committed tells: nothing is done, no Ray is needed."""
+    sources = list_sources(spec.sources, spec.split.val)
+    return walk(spec, sources, read_removals(spec.root), lambda work: _look_up(spec.root, work), _Recorded(spec))
 
 
 def plan(spec: DataSpec, limit: int | None = None) -> list[Pending]:

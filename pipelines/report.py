@@ -21,11 +21,13 @@ from rayramid.models import storage
 from rayramid.pipelines import tables
 from rayramid.pipelines.curation import Curation
 from rayramid.pipelines.ledger import Ledger
-from rayramid.pipelines.selection import Limits, judge
+from rayramid.pipelines.selection import Limits, reason_of
 from rayramid.pipelines.spec import JOBS, DataSpec, Keep
 
 SCORES = tuple(Keep.model_fields)
 GALLERY = 24
+# Clips on either side of a threshold.
+NEAR = 6
 BINS = 24
 PACKAGES = ("rayramid", "ray", "torch", "pyarrow", "decord", "av", "scenedetect-headless")
 
@@ -62,6 +64,17 @@ class Histogram:
     maximum_at: float | None
 
 
+@dataclass(frozen=True)
+class Edge:
+    """A threshold with the clips nearest to it: on its good side and beyond it."""
+
+    name: str
+    sign: str
+    threshold: float
+    inside: tuple[dict[str, Any], ...]
+    beyond: tuple[dict[str, Any], ...]
+
+
 def run_facts(seconds: Mapping[str, float]) -> RunFacts:
     """The facts of the run that ends now."""
     found = {name: metadata.version(name) for name in PACKAGES if _installed(name)}
@@ -87,6 +100,7 @@ def write_report(
         funnel=_funnel(curation),
         rules=_rules(curation),
         histograms=histograms(curation.results["score"], curation.fates, curation.bounds),
+        edges=_edges(spec, curation),
         kept=[_card(spec, curation, row) for row in _sample(curation, "kept")],
         rejected=[_card(spec, curation, row) for row in _sample(curation, "rejected")],
         buckets=_buckets(curation),
@@ -133,6 +147,32 @@ def histogram(
         minimum_at=position(bound.min),
         maximum_at=position(bound.max),
     )
+
+
+def nearest(
+    values: NDArray[np.float64], threshold: float, *, above: bool, count: int = NEAR
+) -> tuple[list[int], list[int]]:
+    """The places of the values nearest to a threshold: those that meet it, and those that do not; NaN is neither.
+
+    `above`: it is a lower bound, which values from it upwards meet.
+    """
+    meets = values >= threshold if above else values <= threshold
+    order = np.argsort(np.abs(values - threshold), kind="stable")
+    known = order[~np.isnan(values[order])]
+    return known[meets[known]][:count].tolist(), known[~meets[known]][:count].tolist()
+
+
+def _edges(spec: DataSpec, curation: Curation) -> list[Edge]:
+    found = []
+    for name, bound in curation.bounds.items():
+        for sign, threshold in (("≥", bound.min), ("≤", bound.max)):
+            if threshold is None:
+                continue
+            values = curation.results["score"][name].to_numpy().astype(np.float64)
+            sides = nearest(values, threshold, above=sign == "≥")
+            cards = [tuple(_card(spec, curation, number) for number in side) for side in sides]
+            found.append(Edge(name, sign, threshold, *cards))
+    return found
 
 
 def _funnel(curation: Curation) -> list[tuple[str, int]]:
@@ -188,9 +228,6 @@ def _card(spec: DataSpec, curation: Curation, number: int) -> dict[str, Any]:
         table.slice(number, 1).to_pylist()[0]
         for table in (curation.clips, curation.results["score"], curation.results["caption"])
     )
-    verdict = judge(clip, score, curation.bounds, spec.encode)
-    judged = curation.verdicts.slice(number, 1).to_pylist()[0]
-    reason = f"{judged['rule']}: shows what {judged['twin']} shows" if judged["twin"] else verdict.reason
     url = storage.join(spec.root, score["file"])
     preview = base64.b64encode(storage.read_range(url, score["preview_offset"], score["preview_length"])).decode()
     caption = tables.found(pa.chunked_array([[captioned["caption_id"]]], pa.string()), curation.captions, "caption_id")
@@ -200,8 +237,10 @@ def _card(spec: DataSpec, curation: Curation, number: int) -> dict[str, Any]:
         "clip_id": clip["clip_id"],
         "range": f"{clip['start_ms'] / 1000:.2f}–{clip['end_ms'] / 1000:.2f} s",
         "split": clip["split"],
-        "bucket": judged["bucket"],
-        "reason": reason,
+        "bucket": curation.verdicts["bucket"][number].as_py(),
+        "reason": reason_of(
+            curation.clips, curation.results["score"], curation.verdicts, number, curation.bounds, spec.encode
+        ),
         "caption": caption["caption"][0].as_py(),
         "scores": {name: score[name] for name in SCORES if score[name] is not None},
     }

@@ -107,6 +107,16 @@ def judge(clip: Row, scores: Row, bounds: Mapping[str, Limits], encode: Encode) 
     return Verdict(bucket)
 
 
+def reason_of(
+    clips: pa.Table, scores: pa.Table, judged: pa.Table, number: int, bounds: Mapping[str, Limits], encode: Encode
+) -> str | None:
+    """Why the clip of this number is rejected, in words; None if it is not."""
+    clip, row, verdict = (table.slice(number, 1).to_pylist()[0] for table in (clips, scores, judged))
+    if verdict["twin"] is not None:
+        return f"{verdict['rule']}: shows what {verdict['twin']} shows"
+    return judge(clip, row, bounds, encode).reason
+
+
 def broken_rule(scores: Row, bounds: Mapping[str, Limits]) -> Verdict | None:
     """The rejection by the first threshold that is not met; None if all are. A score that is null breaks none."""
     for name, bound in bounds.items():

@@ -17,7 +17,7 @@ from rayramid.pipelines.identity import digest
 from rayramid.pipelines.job import Job, Recipe
 from rayramid.pipelines.latents import BYTES_PER_VALUE
 from rayramid.pipelines.plan import Item
-from rayramid.pipelines.spec import DataSpec, JobName, Keep, Score, Shots
+from rayramid.pipelines.spec import Caption, DataSpec, JobName, Keep, Score, Shots
 
 # Rows of one shard at most, so that a shard takes minutes, not hours; of latents also a number of bytes.
 LARGEST = {"shots": 8, "score": 64, "caption": 1024, "embed": 256, "encode": 256}
@@ -118,15 +118,16 @@ def score_work(spec: DataSpec, clips: pa.Table) -> Work:
 
 
 def caption_work(spec: DataSpec, kept: pa.Table) -> Work:
-    """Every kept clip is to be captioned; its own caption, or the template and what fills it, is part of the name."""
-    template = spec.caption.template
+    """Every kept clip is to be captioned; who writes, or its own caption, or what fills the template is in the name."""
+    template, writer = spec.caption.template, spec.caption.identity
 
     def name(clip_id: str, own: str | None, clip_name: str) -> str:
-        return digest("caption", own or {"template": template, "name": clip_name}, clip_id)
+        told = own or {"template": template, "name": clip_name}
+        return digest("caption", told if writer is None else {"writer": writer}, clip_id)
 
     items = _named(kept, ["clip_id", "source_caption", "name"], name)
     items = items.append_column("template", tables.constant(items, template, pa.string()))
-    return _work("caption", items, _caption_job)
+    return _work("caption", items, partial(_caption_job, spec.caption, spec.decode.deadline_s))
 
 
 def embed_work(root: str, captions: pa.Table, text: Encoder) -> Work:
@@ -181,10 +182,10 @@ def _score_job(score: Score, deadline_s: float) -> Job:
     return ScoreJob(score, deadline_s)
 
 
-def _caption_job() -> Job:
+def _caption_job(caption: Caption, deadline_s: float) -> Job:
     from rayramid.pipelines.caption import CaptionJob
 
-    return CaptionJob()
+    return CaptionJob(caption, deadline_s)
 
 
 def _embed_job(text_url: str) -> Job:

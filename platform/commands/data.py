@@ -58,6 +58,31 @@ def run(
 
 
 @app.command()
+def plan(
+    spec: SpecFile,
+    sample: Annotated[int, typer.Option(min=1, help="So many sources, chosen at random, are really done.")] = 16,
+    clips_per_step: Annotated[int, typer.Option(min=1, help="What a step of training reads.")] = 32,
+    overrides: Overrides = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict clips, bytes, buckets, steps per epoch and hours of a spec from a sample, before anything expensive.
+
+    Example: rayramid data plan infra/specs/data-local.yaml --sample 4 --clips-per-step 4
+    """
+    from rayramid.pipelines.forecast import forecast
+
+    data_spec = cast("DataSpec", load_spec(spec, overrides or [], kind="data"))
+    with _checked_sums(), connect(address), progress() as update:
+        found = forecast(data_spec, sample, clips_per_step, on_progress=update)
+    if as_json:
+        emit_json(found.as_dict())
+        return
+    for line in found.lines():
+        result(line)
+
+
+@app.command()
 def status(root: Root, as_json: AsJson = False) -> None:
     """Show each job's ledger: inputs = ok + failed + pending."""
     from rayramid.pipelines import upkeep
@@ -72,6 +97,26 @@ def status(root: Root, as_json: AsJson = False) -> None:
             f"{ledger.job:<8} {ledger.inputs:>8} inputs {ledger.ok:>8} ok {ledger.failed:>8} failed"
             f" {ledger.pending:>8} pending {ledger.outputs:>8} outputs"
         )
+
+
+@app.command()
+def explain(
+    root: Root,
+    clip_id: Annotated[str, typer.Argument(metavar="CLIP_ID", help="Its beginning is enough.", show_default=False)],
+    models: Annotated[str | None, typer.Option(metavar="URL", help="Look below here for models trained on it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell where a clip came from, every score, why it is in or out, and which versions and models hold it."""
+    from rayramid.models import storage
+    from rayramid.pipelines.explain import explain
+
+    with _checked_sums():
+        found = explain(storage.absolute(root), clip_id, models)
+    if as_json:
+        emit_json(dataclasses.asdict(found))
+        return
+    for line in found.lines():
+        result(line)
 
 
 @app.command()

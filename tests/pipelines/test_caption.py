@@ -2,12 +2,13 @@ import pytest
 
 from rayramid.pipelines.caption import CaptionJob
 from rayramid.pipelines.identity import caption_id
+from rayramid.pipelines.spec import Caption
 
 CLIP = {"clip_id": "c", "name": "city/red_car-2.mp4", "width": 640, "height": 360, "start_ms": 500, "end_ms": 2000}
 
 
 def caption(template, source_caption=None):
-    ((row,),) = CaptionJob()([{**CLIP, "template": template, "source_caption": source_caption}])
+    ((row,),) = CaptionJob(Caption(), 30.0)([{**CLIP, "template": template, "source_caption": source_caption}])
     return row["caption"], row["origin"]
 
 
@@ -27,5 +28,5 @@ def test_without_either_the_row_fails():
 
 def test_equal_captions_share_one_id():
     templated = {**CLIP, "template": "x", "source_caption": None}
-    rows = CaptionJob()([templated, {**templated, "clip_id": "d", "source_caption": "x"}])
+    rows = CaptionJob(Caption(), 30.0)([templated, {**templated, "clip_id": "d", "source_caption": "x"}])
     assert {row[0]["caption_id"] for row in rows} == {caption_id("x")}

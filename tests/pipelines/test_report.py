@@ -1,6 +1,6 @@
 import numpy as np
 
-from rayramid.pipelines.report import histogram
+from rayramid.pipelines.report import histogram, nearest
 from rayramid.pipelines.selection import Limits
 
 
@@ -17,3 +17,9 @@ def test_equal_values_are_one_bar():
     found = histogram("black", np.zeros(2), np.array([True, False]), Limits(None, 0.5))
     assert [(bar.low, bar.high, bar.kept, bar.other) for bar in found.bars] == [(0.0, 0.0, 1, 1)]
     assert found.maximum_at is None
+
+
+def test_the_clips_nearest_to_a_threshold_are_shown_on_either_side():
+    values = np.array([0.1, 0.9, np.nan, 0.45, 0.5, 0.7])
+    assert nearest(values, 0.5, above=True, count=2) == ([4, 5], [3, 0])
+    assert nearest(values, 0.5, above=False, count=2) == ([4, 3], [5, 1])
