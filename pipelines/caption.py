@@ -18,6 +18,9 @@ COLUMNS = pa.schema(
         ("clip_id", pa.string()),
         ("caption_id", pa.string()),
         ("caption", pa.string()),
+        # A second one in few words, where the spec asks for it.
+        ("short_id", pa.string()),
+        ("short", pa.string()),
         # source, template, or the hash of model and prompt.
         ("origin", pa.string()),
         # What is wrong with it, as checks.py says, with commas; null where nobody looked.
@@ -29,8 +32,8 @@ COLUMNS = pa.schema(
 class Captioner(Protocol):
     """Looks at clips and writes."""
 
-    def captions(self, clips: Sequence[Frames]) -> list[str]:
-        """One text per clip [T, H, W, 3]."""
+    def captions(self, clips: Sequence[Frames], prompt: str) -> list[str]:
+        """What it answers to the prompt, for each clip [T, H, W, 3]."""
 
 
 class CaptionJob:
@@ -53,8 +56,10 @@ class CaptionJob:
         """One caption per clip; ValueError for a clip without a usable one."""
         if self._writer is None:
             return [[_given(row)] for row in rows]
-        written = self._writer.captions([self._look(row) for row in rows])
-        return [[self._written(row, text)] for row, text in zip(rows, written, strict=True)]
+        clips, short = [self._look(row) for row in rows], self._spec.short_prompt
+        long_ones = self._writer.captions(clips, self._spec.prompt)
+        short_ones = [None] * len(rows) if short is None else self._writer.captions(clips, short)
+        return [[self._written(*each)] for each in zip(rows, long_ones, short_ones, strict=True)]
 
     def _look(self, row: Row) -> Frames:
         """A few frames evenly over the clip, small."""
@@ -67,12 +72,23 @@ class CaptionJob:
             raise DecodeError(row["uri"], "no frames")
         return np.concatenate(windows)[: self._spec.frames]
 
-    def _written(self, row: Row, text: str) -> Row:
-        found = checked(text)
-        fatal = [fault for fault in found.wrong if fault in FATAL]
-        if fatal:
-            raise ValueError(f"caption: {', '.join(fatal)}: {text[:200]}")
-        return {**_row(row, found.text, f"model:{self._spec.identity}"), "checks": ",".join(found.wrong)}
+    def _written(self, row: Row, written: str, written_short: str | None) -> Row:
+        caption, faults = _usable(written)
+        found = _row(row, caption, f"model:{self._spec.identity}")
+        if written_short is not None:
+            short, short_faults = _usable(written_short)
+            found |= {"short_id": caption_id(short), "short": short}
+            faults = sorted({*faults, *short_faults})
+        return {**found, "checks": ",".join(faults)}
+
+
+def _usable(written: str) -> tuple[str, Sequence[str]]:
+    """The caption and what is a little wrong with it; ValueError if that is too much."""
+    found = checked(written)
+    fatal = [fault for fault in found.wrong if fault in FATAL]
+    if fatal:
+        raise ValueError(f"caption: {', '.join(fatal)}: {written[:200]}")
+    return found.text, found.wrong
 
 
 def captioner_of(caption: Caption) -> Captioner | None:
@@ -80,11 +96,11 @@ def captioner_of(caption: Caption) -> Captioner | None:
     if caption.endpoint is not None:
         from rayramid.pipelines.captioning.endpoint import EndpointCaptioner
 
-        return EndpointCaptioner(caption.endpoint, caption.prompt)
+        return EndpointCaptioner(caption.endpoint)
     if caption.model is not None:
         from rayramid.pipelines.captioning.model import ModelCaptioner
 
-        return ModelCaptioner(caption.model, caption.prompt)
+        return ModelCaptioner(caption.model)
     return None
 
 

@@ -86,13 +86,12 @@ def walk(spec: DataSpec, sources: pa.Table, removals: Removals, perform: Perform
     found = book(perform(work))
     captions = _distinct_captions(found.rows)
     # The texts stay apart: those of millions of clips are what takes most room.
-    captioned = _aligned(ids, "clip_id", work, replace(found, rows=found.rows.drop(["caption"])))
+    captioned = _aligned(ids, "clip_id", work, replace(found, rows=found.rows.drop(["caption", "short"])))
     text = encoders.text()
     embedding = stages.embed_work(spec.root, captions, text) if text else None
     found = book(perform(embedding) if embedding else none_of("embed", captions.num_rows, stages.RESULTS["embed"]))
     captions = tables.beside(captions, _aligned(captions["caption_id"], "caption_id", embedding, found))
-    embedded = captions.select(["caption_id", "text_len", "ok", "failed"])
-    embedded = tables.found(captioned["caption_id"], embedded, "caption_id")
+    embedded = _embedded(captioned, captions.select(["caption_id", "text_len", "ok", "failed"]))
 
     ready = captioned["ok"]
     bucketed = stages.bucketed(spec, clips.filter(ready), judged.filter(ready))
@@ -146,10 +145,25 @@ def _aligned(keys: pa.ChunkedArray, key: str, work: stages.Work | None, outcomes
 
 
 def _distinct_captions(captioned: pa.Table) -> pa.Table:
-    """`caption_id` and `caption`, each once, and always the empty one."""
+    """`caption_id` and `caption`, each once, long and short ones, and always the empty one."""
     columns = captioned.select(["caption_id", "caption"])
+    short = captioned.select(["short_id", "short"]).rename_columns(columns.column_names)
     empty = pa.Table.from_pylist([{"caption_id": caption_id(""), "caption": ""}], schema=columns.schema)
-    return tables.distinct(pa.concat_tables([empty, columns]), "caption_id")
+    every = pa.concat_tables([empty, columns, short.filter(short["caption_id"].is_valid())])
+    return tables.distinct(every, "caption_id")
+
+
+def _embedded(captioned: pa.Table, captions: pa.Table) -> pa.Table:
+    """How the captions of each clip were embedded: `text_len`, `short_len`; ok if all of them are."""
+    long_one = tables.found(captioned["caption_id"], captions, "caption_id")
+    short = tables.found(captioned["short_id"], captions, "caption_id")
+    without = _flags(captioned["short_id"].is_null())
+    flags = {
+        "ok": _flags(long_one["ok"]) & (without | _flags(short["ok"])),
+        "failed": _flags(long_one["failed"]) | _flags(short["failed"]),
+    }
+    lengths = {"text_len": long_one["text_len"], "short_len": short["text_len"]}
+    return pa.table({**lengths, **{name: pa.array(values) for name, values in flags.items()}})
 
 
 def _fates(judged: pa.Table, scored: pa.ChunkedArray, results: Iterable[pa.Table]) -> pa.Array:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
@@ -42,13 +41,13 @@ def publish(
     kept = _Kept(
         clips=curation.clips.select(["clip_id", "source_id", "uri", "split", "kind", "licence"]).filter(keep),
         buckets=curation.verdicts.select(["bucket", "height", "width", "frames"]).filter(keep),
-        captions=curation.results["caption"].select(["caption_id"]).filter(keep),
-        texts=curation.results["embed"].select(["text_len"]).filter(keep),
+        captions=curation.results["caption"].select(["caption_id", "short_id"]).filter(keep),
+        texts=curation.results["embed"].select(["text_len", "short_len"]).filter(keep),
         latents=curation.results["encode"].filter(keep),
     )
     _refuse_foreign(kept, spec.encode.fps, curation.vae.fingerprint, spec.root)
     index = manifest.sort_index(_index(kept))
-    texts = _text_index(curation.captions, kept.captions["caption_id"])
+    texts = _text_index(curation.captions, _joined(kept.captions["caption_id"], kept.captions["short_id"]))
     if len(index["latent_id"].unique()) != index.num_rows:
         raise LedgerError("a latent would be in the version twice")
     facts = {
@@ -87,7 +86,6 @@ class _Kept:
 
 def _index(kept: _Kept) -> pa.Table:
     clips, latents = kept.clips, kept.latents
-    one_each = np.arange(clips.num_rows + 1, dtype=np.int32)
     height, width, frames = (kept.buckets[name].to_numpy() for name in ("height", "width", "frames"))
     columns = {
         "latent_id": latents["latent_id"],
@@ -102,15 +100,23 @@ def _index(kept: _Kept) -> pa.Table:
         "w": width // SPATIAL_RATIO,
         "frames": kept.buckets["frames"],
         "fps": latents["fps"],
-        "caption_ids": _lists(one_each, kept.captions["caption_id"]),
-        "text_lens": _lists(one_each, kept.texts["text_len"]),
+        "caption_ids": pairs(kept.captions["caption_id"], kept.captions["short_id"]),
+        "text_lens": pairs(kept.texts["text_len"], kept.texts["short_len"]),
         **{name: latents[name] for name in ("first_mean", "first_std", "later_mean", "later_std")},
     }
     return pa.table(columns).cast(manifest.INDEX_SCHEMA)
 
 
-def _lists(offsets: NDArray[np.int32], values: pa.ChunkedArray) -> pa.ListArray:
-    return pa.ListArray.from_arrays(offsets, values.combine_chunks())
+def pairs(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.ListArray:
+    """Row by row the list of both values; where the second is null of the first alone."""
+    there = np.stack([np.ones(len(first), bool), second.is_valid().to_numpy()], axis=1)
+    places = np.arange(2 * len(first)).reshape(2, -1).T
+    offsets = np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, _joined(first, second).take(places[there]).combine_chunks())
+
+
+def _joined(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pa.chunked_array([*one.chunks, *other.chunks], one.type)
 
 
 def _refuse_foreign(kept: _Kept, fps: float, vae: str, root: str) -> None:
@@ -133,7 +139,9 @@ def _refuse_foreign(kept: _Kept, fps: float, vae: str, root: str) -> None:
 
 def _text_index(captions: pa.Table, used: pa.ChunkedArray) -> pa.Table:
     """The places of the captions that are used and of the empty one."""
-    rows = captions.filter(tables.within(captions["caption_id"], [caption_id(""), *used.unique().to_pylist()]))
+    rows = captions.filter(
+        tables.within(captions["caption_id"], [caption_id(""), *used.unique().drop_null().to_pylist()])
+    )
     places = {
         f"{name}_{part}": rows[f"{name}_{part}"]
         for name in ("tokens", "pooled")

@@ -180,6 +180,9 @@ class Caption(Part):
     model: VisionModel | None = None
     endpoint: Endpoint | None = None
     prompt: str = "Describe what is to be seen in this video in detail: subjects, motion, place, light, camera."
+    short_prompt: str | None = Field(
+        default=None, description="asks for a second caption in few words; training draws one of the two"
+    )
     frames: int = Field(default=8, ge=1, description="of each clip, shown to the model")
     side: int = Field(default=448, ge=32, description="their longer side in pixels")
     batch: int = Field(default=8, ge=1, description="clips at once")
@@ -191,6 +194,8 @@ class Caption(Part):
     def _one_writer(self) -> Self:
         if self.model is not None and self.endpoint is not None:
             raise ValueError("captions are written by a model or by an endpoint, not by both")
+        if self.short_prompt is not None and self.model is None and self.endpoint is None:
+            raise ValueError("short_prompt needs a model or an endpoint to answer it")
         return self
 
     @property
@@ -200,7 +205,7 @@ class Caption(Part):
         if writer is None:
             return None
         name = writer.folder if isinstance(writer, VisionModel) else writer.model
-        return digest("captioner", name, writer.tokens, self.prompt, self.frames, self.side)
+        return digest("captioner", name, writer.tokens, self.prompt, self.short_prompt, self.frames, self.side)
 
     @model_validator(mode="after")
     def _known_fields(self) -> Self:

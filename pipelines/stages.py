@@ -54,7 +54,14 @@ RESULTS: Mapping[JobName, pa.Schema] = {
             *_places("preview", "offset", "length"),
         ]
     ),
-    "caption": pa.schema([("caption_id", pa.string()), ("caption", pa.large_string())]),
+    "caption": pa.schema(
+        [
+            ("caption_id", pa.string()),
+            ("caption", pa.large_string()),
+            ("short_id", pa.string()),
+            ("short", pa.large_string()),
+        ]
+    ),
     "embed": pa.schema(
         [
             ("text_len", pa.int32()),

@@ -25,9 +25,8 @@ _JPEG_QUALITY = 85
 class EndpointCaptioner:
     """Asks for several captions at once, each again with growing pauses while the endpoint is busy."""
 
-    def __init__(self, endpoint: Endpoint, prompt: str) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._prompt = prompt
         self._headers = {}
         if endpoint.key_variable is not None:
             key = os.environ.get(endpoint.key_variable)
@@ -35,27 +34,27 @@ class EndpointCaptioner:
                 raise UserError(f"caption.endpoint: the environment variable {endpoint.key_variable} is not set")
             self._headers["Authorization"] = f"Bearer {key}"
 
-    def captions(self, clips: Sequence[Frames]) -> list[str]:
+    def captions(self, clips: Sequence[Frames], prompt: str) -> list[str]:
         """One answer per clip [T, H, W, 3]; RuntimeError if the endpoint refuses or stays away."""
-        return asyncio.run(self._all(clips))
+        return asyncio.run(self._all(clips, prompt))
 
-    async def _all(self, clips: Sequence[Frames]) -> list[str]:
+    async def _all(self, clips: Sequence[Frames], prompt: str) -> list[str]:
         limit = asyncio.Semaphore(self._endpoint.concurrency)
         async with httpx.AsyncClient(headers=self._headers, timeout=self._endpoint.timeout_s) as client:
 
             async def one(frames_THWC: Frames) -> str:
                 async with limit:
-                    return await self._ask(client, frames_THWC)
+                    return await self._ask(client, frames_THWC, prompt)
 
             return list(await asyncio.gather(*map(one, clips)))
 
-    async def _ask(self, client: httpx.AsyncClient, frames_THWC: Frames) -> str:
+    async def _ask(self, client: httpx.AsyncClient, frames_THWC: Frames, prompt: str) -> str:
         pictures = [{"type": "image_url", "image_url": {"url": _data_url(frame)}} for frame in frames_THWC]
         request = {
             "model": self._endpoint.model,
             "max_tokens": self._endpoint.tokens,
             "temperature": 0,
-            "messages": [{"role": "user", "content": [*pictures, {"type": "text", "text": self._prompt}]}],
+            "messages": [{"role": "user", "content": [*pictures, {"type": "text", "text": prompt}]}],
         }
         url = f"{self._endpoint.url.rstrip('/')}/chat/completions"
         trouble = ""

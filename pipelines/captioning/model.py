@@ -19,10 +19,9 @@ from rayramid.pipelines.spec import VisionModel
 class ModelCaptioner:
     """Shows a clip's frames as the pictures of one question; several clips at once."""
 
-    def __init__(self, model: VisionModel, prompt: str) -> None:
+    def __init__(self, model: VisionModel) -> None:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._tokens = model.tokens
-        self._prompt = prompt
         with tempfile.TemporaryDirectory(prefix="rayramid-") as copy:
             folder = model.folder
             if "://" in folder:
@@ -43,17 +42,17 @@ class ModelCaptioner:
         self._processor.tokenizer.padding_side = "left"
 
     @torch.inference_mode()
-    def captions(self, clips: Sequence[Frames]) -> list[str]:
+    def captions(self, clips: Sequence[Frames], prompt: str) -> list[str]:
         """One answer per clip [T, H, W, 3]."""
         pictures = [[Image.fromarray(frame) for frame in clip] for clip in clips]
-        texts = [self._question(len(clip)) for clip in clips]
+        texts = [self._question(len(clip), prompt) for clip in clips]
         inputs = self._processor(text=texts, images=pictures, padding=True, return_tensors="pt").to(self._device)
         written_BL = self._model.generate(**inputs, max_new_tokens=self._tokens, do_sample=False)
         answers_BL = written_BL[:, inputs["input_ids"].shape[1] :]
         return [str(text) for text in self._processor.batch_decode(answers_BL, skip_special_tokens=True)]
 
-    def _question(self, frames: int) -> str:
-        content = [*({"type": "image"} for _ in range(frames)), {"type": "text", "text": self._prompt}]
+    def _question(self, frames: int, prompt: str) -> str:
+        content = [*({"type": "image"} for _ in range(frames)), {"type": "text", "text": prompt}]
         return str(
             self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         )

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import unseen
 
 from rayramid.models.errors import UserError
 from rayramid.pipelines import curate, manifest
 from rayramid.pipelines.dataset import LatentDataset
+from rayramid.pipelines.publish import pairs
 
 
 def latents(root, version=None):
@@ -130,3 +132,10 @@ def test_a_run_that_leaves_clips_undone_does_not_shrink_it_either(tmp_path):
     )
     partly = unseen.run(templated, only="score")
     assert (partly.kept, partly.pending, partly.version, partly.latest) == (4, 2, 2, 1)
+
+
+def test_a_clip_lists_its_short_caption_where_it_has_one():
+    first, second = pa.chunked_array([["a", "b", "c"]]), pa.chunked_array([["x", None, "z"]])
+    assert pairs(first, second).to_pylist() == [["a", "x"], ["b"], ["c", "z"]]
+    none = pa.chunked_array([pa.nulls(3, pa.string())])
+    assert pairs(first, none).to_pylist() == [["a"], ["b"], ["c"]]

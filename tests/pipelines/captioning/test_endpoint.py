@@ -9,12 +9,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from corpus import spec
 from PIL import Image
 
 from rayramid.models.errors import UserError
+from rayramid.pipelines import curate
 from rayramid.pipelines.caption import CaptionJob
 from rayramid.pipelines.captioning.endpoint import EndpointCaptioner
+from rayramid.pipelines.dataset import LatentDataset
+from rayramid.pipelines.identity import caption_id
 from rayramid.pipelines.spec import Caption, Endpoint
+
+QUESTION, SHORT = "What is this?", "In five words."
 
 
 class Server(ThreadingHTTPServer):
@@ -53,6 +59,8 @@ class Handler(BaseHTTPRequestHandler):
         url = request["messages"][0]["content"][0]["image_url"]["url"]
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
         text = f"The video shows a wall of brightness {round(float(picture.mean()), -1):g}."
+        if request["messages"][0]["content"][-1]["text"] == SHORT:
+            text = "A wall."
         body = json.dumps(
             {"choices": [{"message": {"content": text}}]} if failure is None else {"error": "no"}
         ).encode()
@@ -81,39 +89,39 @@ def walls(*brightness):
 
 
 def captioner(server, **changes):
-    return EndpointCaptioner(Endpoint(url=server.url, model="m", pause_s=0.01, **changes), "What is this?")
+    return EndpointCaptioner(Endpoint(url=server.url, model="m", pause_s=0.01, **changes))
 
 
 def test_each_clip_gets_its_own_answer_and_no_more_are_asked_for_at_once_than_allowed(server):
     server.hold_s = 0.05
-    found = captioner(server, concurrency=3).captions(walls(*range(10, 130, 10)))
+    found = captioner(server, concurrency=3).captions(walls(*range(10, 130, 10)), QUESTION)
     assert found == [f"The video shows a wall of brightness {value}." for value in range(10, 130, 10)]
     assert 1 < server.most_at_once <= 3
     content = server.requests[0]["messages"][0]["content"]
     assert [part["type"] for part in content] == ["image_url", "image_url", "text"]
-    assert content[-1]["text"] == "What is this?"
+    assert content[-1]["text"] == QUESTION
 
 
 def test_a_server_that_is_busy_broken_or_gone_for_a_while_is_asked_again(server):
     server.failures = [429, 503, "cut"]
-    assert captioner(server).captions(walls(50)) == ["The video shows a wall of brightness 50."]
+    assert captioner(server).captions(walls(50), QUESTION) == ["The video shows a wall of brightness 50."]
     assert len(server.requests) == 4
 
 
 def test_a_refusal_is_final_and_patience_ends(server):
     server.failures = [400]
     with pytest.raises(RuntimeError, match="400"):
-        captioner(server).captions(walls(50))
+        captioner(server).captions(walls(50), QUESTION)
     assert len(server.requests) == 1
     server.failures = [503] * 10
     with pytest.raises(RuntimeError, match="503"):
-        captioner(server, retries=2).captions(walls(50))
+        captioner(server, retries=2).captions(walls(50), QUESTION)
     assert len(server.requests) == 4
 
 
 def test_the_key_comes_from_the_environment(server, monkeypatch):
     monkeypatch.setenv("CAPTION_KEY", "secret")
-    captioner(server, key_variable="CAPTION_KEY").captions(walls(50))
+    captioner(server, key_variable="CAPTION_KEY").captions(walls(50), QUESTION)
     assert server.keys == ["Bearer secret"]
     monkeypatch.delenv("CAPTION_KEY")
     with pytest.raises(UserError, match="CAPTION_KEY is not set"):
@@ -121,16 +129,41 @@ def test_the_key_comes_from_the_environment(server, monkeypatch):
 
 
 def test_the_job_shows_a_few_frames_of_the_range_and_keeps_what_was_written_with_its_origin(server, two_shots):
-    spec = Caption(endpoint=Endpoint(url=server.url, model="m"), frames=3, side=48)
+    wanted = Caption(endpoint=Endpoint(url=server.url, model="m"), frames=3, side=48)
     clip = {"clip_id": "c", "uri": str(two_shots), "kind": "video", "width": 96, "height": 64, "fps": 24.0}
-    ((row,),) = CaptionJob(spec, 30.0)([{**clip, "start_ms": 0, "end_ms": 1000, "source_caption": "its own"}])
+    ((row,),) = CaptionJob(wanted, 30.0)([{**clip, "start_ms": 0, "end_ms": 1000, "source_caption": "its own"}])
     assert row["caption"].startswith("A wall of brightness ")
-    assert row["origin"] == f"model:{spec.identity}"
+    assert row["origin"] == f"model:{wanted.identity}"
     assert row["checks"] == ""
     pictures = [part for part in server.requests[0]["messages"][0]["content"] if part["type"] == "image_url"]
     assert len(pictures) == 3
     data = base64.b64decode(pictures[0]["image_url"]["url"].partition(",")[2])
     assert Image.open(io.BytesIO(data)).size == (48, 32)
+
+
+def test_a_short_caption_is_a_second_answer(server, two_shots):
+    wanted = Caption(endpoint=Endpoint(url=server.url, model="m"), short_prompt=SHORT, frames=1)
+    clip = {"clip_id": "c", "uri": str(two_shots), "kind": "video", "width": 96, "height": 64, "fps": 24.0}
+    ((row,),) = CaptionJob(wanted, 30.0)([{**clip, "start_ms": 0, "end_ms": 1000, "source_caption": None}])
+    asked = [request["messages"][0]["content"][-1]["text"] for request in server.requests]
+    assert asked == [wanted.prompt, SHORT]
+    assert (row["short"], row["short_id"]) == ("A wall.", caption_id("A wall."))
+    with pytest.raises(ValueError, match="short_prompt needs a model"):
+        Caption(short_prompt=SHORT)
+
+
+def test_training_reads_both_captions_of_a_clip(server, in_process, tmp_path):
+    sprites = [{"sprites": {"clips": 3, "width": 64, "height": 64, "frames": 9}}]
+    caption = {"endpoint": {"url": server.url, "model": "m"}, "short_prompt": SHORT}
+    summary = curate.run(spec(tmp_path / "data", sources=sprites, caption=caption))
+    assert summary.kept == 3
+    dataset = LatentDataset.open(str(tmp_path / "data"))
+    captions = {row["caption_id"]: row["caption"] for row in dataset.text_index.to_pylist()}
+    for row in dataset.index.to_pylist():
+        long_one, short = (captions[name] for name in row["caption_ids"])
+        assert long_one.startswith("A wall of brightness ")
+        assert short == "A wall."
+        assert row["text_lens"] == [len(dataset.text(name)[0]) for name in row["caption_ids"]]
 
 
 def test_another_prompt_or_model_is_another_origin_and_another_name_of_the_work():

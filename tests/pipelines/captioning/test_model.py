@@ -65,10 +65,10 @@ def noise(seed, frames):
 
 def test_a_batch_is_answered_as_each_alone_from_a_folder_and_offline(folder, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    captioner = ModelCaptioner(VisionModel(folder=folder, tokens=6), "what is this")
+    captioner = ModelCaptioner(VisionModel(folder=folder, tokens=6))
     clips = [noise(0, 3), noise(1, 1), noise(2, 2)]
-    together = captioner.captions(clips)
-    assert together == [captioner.captions([clip])[0] for clip in clips]
+    together = captioner.captions(clips, "what is this")
+    assert together == [captioner.captions([clip], "what is this")[0] for clip in clips]
     assert all(text.strip() for text in together)
     assert "what" not in together[0].split()[:1], "the question is not part of the answer"
     assert len(together[0].split()) <= 6
@@ -76,4 +76,4 @@ def test_a_batch_is_answered_as_each_alone_from_a_folder_and_offline(folder, mon
 
 def test_a_model_that_is_not_on_this_machine_is_not_fetched_unless_the_spec_says_so():
     with pytest.raises(UserError, match="nobody/nothing: not on this machine"):
-        ModelCaptioner(VisionModel(folder="nobody/nothing"), "what is this")
+        ModelCaptioner(VisionModel(folder="nobody/nothing"))
