@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rayramid.models import storage
 from rayramid.pipelines import stages, tables
 from rayramid.pipelines.encoders import Encoder
 from rayramid.pipelines.identity import caption_id
@@ -19,7 +20,7 @@ from rayramid.pipelines.ledger import Ledger
 from rayramid.pipelines.outcomes import Outcomes, none_of
 from rayramid.pipelines.receipts import Failure
 from rayramid.pipelines.removals import Removals
-from rayramid.pipelines.selection import Limits, limits, verdicts, without_duplicates
+from rayramid.pipelines.selection import Limits, limits, near_prompts, verdicts, without_duplicates, without_prompts
 from rayramid.pipelines.spec import DataSpec
 
 Fate = Literal["kept", "rejected", "failed", "pending"]
@@ -87,13 +88,15 @@ def walk(spec: DataSpec, sources: pa.Table, removals: Removals, perform: Perform
     captions = _distinct_captions(found.rows)
     # The texts stay apart: those of millions of clips are what takes most room.
     captioned = _aligned(ids, "clip_id", work, replace(found, rows=found.rows.drop(["caption", "short"])))
+    near = near_prompts(captions, read_prompts(spec.duplicates.prompts), spec.duplicates.prompt_words)
+    judged = without_prompts(judged, captioned, near)
     text = encoders.text()
     embedding = stages.embed_work(spec.root, captions, text) if text else None
     found = book(perform(embedding) if embedding else none_of("embed", captions.num_rows, stages.RESULTS["embed"]))
     captions = tables.beside(captions, _aligned(captions["caption_id"], "caption_id", embedding, found))
     embedded = _embedded(captioned, captions.select(["caption_id", "text_len", "ok", "failed"]))
 
-    ready = captioned["ok"]
+    ready = pc.and_(captioned["ok"], judged["bucket"].is_valid())
     bucketed = stages.bucketed(spec, clips.filter(ready), judged.filter(ready))
     vae = encoders.vae(bucketed) if bucketed.num_rows else None
     encoding = stages.encode_work(spec, bucketed, vae) if vae else None
@@ -113,6 +116,13 @@ def walk(spec: DataSpec, sources: pa.Table, removals: Removals, perform: Perform
         text=text,
         vae=vae,
     )
+
+
+def read_prompts(url: str | None) -> list[str]:
+    """The lines of a file that are not empty; none without a file."""
+    if url is None:
+        return []
+    return [line.strip() for line in storage.read_bytes(url).decode().splitlines() if line.strip()]
 
 
 def _clips(cut: pa.Table, sources: pa.Table, removals: Removals) -> pa.Table:

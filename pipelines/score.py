@@ -15,7 +15,7 @@ from rayramid.models.media.preview import webp_animation
 from rayramid.pipelines.frames import Frames, SourceFrames
 from rayramid.pipelines.job import Row
 from rayramid.pipelines.scoring.hashes import content_hash, perceptual_hash
-from rayramid.pipelines.scoring.motion import luma_of
+from rayramid.pipelines.scoring.motion import Flow, farneback, luma_of
 from rayramid.pipelines.scoring.pixels import SIDE, pixel_scores
 from rayramid.pipelines.spec import Score
 
@@ -59,6 +59,7 @@ class ScoreJob:
         self._score = score
         self._frames = SourceFrames(deadline_s)
         self._models = Models(score)
+        self._flow = flow_of(score)
         cv2.setNumThreads(1)
 
     def rows_per_group(self, row: Row) -> int:
@@ -92,13 +93,22 @@ class ScoreJob:
             "short_side": float(min(row["width"], row["height"])),
             "aspect": row["width"] / row["height"],
             "fps": row["fps"],
-            **pixel_scores(frames_THWC, self._score.fps),
+            **pixel_scores(frames_THWC, self._score.fps, self._flow),
             **(dict.fromkeys(OF_VIDEOS_ONLY) if row["kind"] == "image" else {}),
             **self._models.scores(frames_THWC, row.get("source_caption")),
             "content_hash": content_hash(frames_THWC),
             "perceptual_hash": perceptual_hash(luma_of(frames_THWC, SIDE)),
             "preview": _preview(frames_THWC, self._score.fps),
         }
+
+
+def flow_of(score: Score) -> Flow:
+    """Farneback, or RAFT where its weights are given."""
+    if score.raft is None:
+        return farneback
+    from rayramid.pipelines.scoring.raft import Raft
+
+    return Raft(score.raft)
 
 
 class Models:

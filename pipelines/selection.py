@@ -1,11 +1,13 @@
 """Which clips are kept. Computed from stored scores whenever they are read, so a new threshold decodes nothing."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rayramid.pipelines import tables
 from rayramid.pipelines.buckets import Bucket, NoBucketError, choose
@@ -30,6 +32,8 @@ VERDICTS = pa.schema(
 
 # Rules that a clip breaks by what other clips are: it shows what one of the same split, or of val, shows.
 DUPLICATE, LEAK = "duplicate", "val_leak"
+# By what its caption is: near a prompt that models are judged by.
+PROMPT = "eval_prompt"
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def without_duplicates(judged: pa.Table, clips: pa.Table, scores: pa.Table, dupl
 
     Clips that a threshold rejected take no part. Where val and train show the same, train gives way.
     """
-    if duplicates == Duplicates():
+    if not duplicates.compared:
         return judged
     val = np.array(clips["split"].to_pylist()) == "val"
     labels = groups(scores, judged["bucket"].is_valid().to_numpy(), duplicates)
@@ -84,6 +88,36 @@ def without_duplicates(judged: pa.Table, clips: pa.Table, scores: pa.Table, dupl
         leak = bool(val[kept[place]] and not val[place])
         rows[place] = {"rule": LEAK if leak else DUPLICATE, "twin": ids[kept[place]]}
     return pa.Table.from_pylist(rows, schema=VERDICTS)
+
+
+def without_prompts(judged: pa.Table, captioned: pa.Table, near: Sequence[str]) -> pa.Table:
+    """The verdicts, those of clips that have one of these captions, by id, turned into rejections."""
+    if not near:
+        return judged
+    flags = [tables.within(captioned[name], near) for name in ("caption_id", "short_id")]
+    out = pc.and_(pc.or_(*flags), judged["bucket"].is_valid())
+    columns = {
+        name: pc.if_else(
+            out, pa.scalar(PROMPT if name == "rule" else None, judged.schema.field(name).type), judged[name]
+        )
+        for name in judged.column_names
+    }
+    return pa.table(columns)
+
+
+def near_prompts(captions: pa.Table, prompts: Sequence[str], share: float) -> list[str]:
+    """The ids of captions that have so large a share of words in common with a prompt, of all words of both."""
+    wanted = [words for words in map(_words, prompts) if words]
+    found = []
+    for row in tables.rows_of(captions.select(["caption_id", "caption"])):
+        words = _words(row["caption"])
+        if any(len(words & prompt) >= share * len(words | prompt) for prompt in wanted):
+            found.append(row["caption_id"])
+    return found
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text.lower()))
 
 
 def judge(clip: Row, scores: Row, bounds: Mapping[str, Limits], encode: Encode) -> Verdict:
@@ -112,6 +146,8 @@ def reason_of(
 ) -> str | None:
     """Why the clip of this number is rejected, in words; None if it is not."""
     clip, row, verdict = (table.slice(number, 1).to_pylist()[0] for table in (clips, scores, judged))
+    if verdict["rule"] == PROMPT:
+        return f"{PROMPT}: its caption is near a prompt that models are judged by"
     if verdict["twin"] is not None:
         return f"{verdict['rule']}: shows what {verdict['twin']} shows"
     return judge(clip, row, bounds, encode).reason

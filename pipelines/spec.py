@@ -87,6 +87,9 @@ class Score(Part):
 
     fps: float = Field(default=8.0, gt=0)
     side: int = Field(default=256, ge=32, description="the longer side in pixels; small text needs 640 or more")
+    raft: Location | None = Field(
+        default=None, description="weights of torchvision's raft_small for optical flow, instead of Farneback"
+    )
     text: bool = Field(default=False, description="measure overlay text (the extra `ocr`)")
     nsfw: bool = Field(default=False, description="measure NSFW (the extra `nsfw`)")
     clip: Location | None = Field(
@@ -151,6 +154,18 @@ class Duplicates(Part):
     semantic: float | None = Field(
         default=None, gt=0, le=1, description="cosine of the embeddings by score.clip, as 0.98"
     )
+    prompts: Location | None = Field(
+        default=None,
+        description="a file of prompts, one a line, that models are judged by: no clip's caption is near one",
+    )
+    prompt_words: float = Field(
+        default=0.75, gt=0, le=1, description="near is: so large a share of the words of both is in both"
+    )
+
+    @property
+    def compared(self) -> bool:
+        """Whether clips are compared with each other."""
+        return self.exact or self.near_bits is not None or self.semantic is not None
 
 
 class VisionModel(Part):

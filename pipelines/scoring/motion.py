@@ -3,6 +3,7 @@
 Shape letters: T frames, H W pixels, C = 3 (RGB), 2 = x and y.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import cv2
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayramid.pipelines.frames import Frames
+
+Flow = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.float32]]
 
 # Flow is measured at this longer side: a fast camera moves few pixels there, and it takes a quarter of the time.
 SIDE = 128
@@ -27,29 +30,29 @@ def luma_of(frames_THWC: Frames, side: int) -> NDArray[np.uint8]:
     return np.stack([_shrunk(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), side) for frame in frames_THWC])
 
 
-def motion_scores(luma_THW: NDArray[np.uint8], fps: float) -> dict[str, float | None]:
+def farneback(previous_HW: NDArray[np.uint8], current_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Optical flow [H, W, 2] in pixels."""
+    return cv2.calcOpticalFlowFarneback(previous_HW, current_HW, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
+
+
+def motion_scores(luma_THW: NDArray[np.uint8], fps: float, flow: Flow = farneback) -> dict[str, float | None]:
     """Of luma [T, H, W] taken `fps` times a second.
 
-    motion: mean optical flow (Farneback) in frame diagonals per second. zoom_pan: the share of the flow that one zoom
-    and one pan per pair of frames explain, 1 for a still picture that is panned over; null where nothing moves or
-    where too little texture shows what does.
+    motion: mean optical flow in frame diagonals per second. zoom_pan: the share of the flow that one zoom and one pan
+    per pair of frames explain, 1 for a still picture that is panned over; null where nothing moves or where too little
+    texture shows what does.
     """
     small_THW = np.stack([_shrunk(luma, SIDE) for luma in luma_THW])
-    flows = [farneback(previous, current) for previous, current in pairwise(small_THW)]
+    flows = [flow(previous, current) for previous, current in pairwise(small_THW)]
     if not flows:
         return {"motion": 0.0, "zoom_pan": None}
     diagonal = float(np.hypot(*small_THW.shape[1:]))
-    speed = float(np.mean([np.hypot(flow[..., 0], flow[..., 1]).mean() for flow in flows]))
-    explained = [_explained(flow, textured(luma)) for flow, luma in zip(flows, small_THW, strict=False)]
+    speed = float(np.mean([np.hypot(moved[..., 0], moved[..., 1]).mean() for moved in flows]))
+    explained = [_explained(moved, textured(luma)) for moved, luma in zip(flows, small_THW, strict=False)]
     known = [pair for pair in explained if pair is not None]
     left, whole = (sum(part) for part in zip(*known, strict=True)) if known else (0.0, 0.0)
     moves = speed > MOVING and len(known) > len(flows) / 2 and whole > 0
     return {"motion": speed * fps / diagonal, "zoom_pan": 1 - left / whole if moves else None}
-
-
-def farneback(previous_HW: NDArray[np.uint8], current_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Optical flow [H, W, 2] in pixels."""
-    return cv2.calcOpticalFlowFarneback(previous_HW, current_HW, None, 0.5, 3, 15, 3, 5, 1.2, 0)  # type: ignore[call-overload]
 
 
 def textured(luma_HW: NDArray[np.uint8]) -> NDArray[np.bool_]:

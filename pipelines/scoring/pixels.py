@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rayramid.pipelines.frames import Frames
-from rayramid.pipelines.scoring.motion import luma_of, motion_scores
+from rayramid.pipelines.scoring.motion import Flow, farneback, luma_of, motion_scores
 
 # The longer side that all of these are measured at, so that they do not depend on what was decoded.
 SIDE = 256
@@ -32,7 +32,7 @@ CHANGING = 0.3
 CHANGE = 4.0
 
 
-def pixel_scores(frames_THWC: Frames, fps: float) -> dict[str, float | None]:
+def pixel_scores(frames_THWC: Frames, fps: float, flow: Flow = farneback) -> dict[str, float | None]:
     """The scores that need no model, of frames [T, H, W, 3] taken `fps` times a second.
 
     brightness: mean luma, 0..255. contrast: its standard deviation within a frame. blur: variance of the Laplacian,
@@ -52,7 +52,7 @@ def pixel_scores(frames_THWC: Frames, fps: float) -> dict[str, float | None]:
         "frozen": float((differences < FROZEN_DIFFERENCE).mean()) if len(differences) else 0.0,
         "letterbox": letterbox(luma_THW),
         "corner_mark": corner_mark(luma_THW),
-        **motion_scores(luma_THW, fps),
+        **motion_scores(luma_THW, fps, flow),
     }
 
 

@@ -1,7 +1,16 @@
 import pyarrow as pa
 
 from rayramid.pipelines.buckets import Bucket
-from rayramid.pipelines.selection import JUDGED, Limits, judge, limits, verdicts
+from rayramid.pipelines.selection import (
+    JUDGED,
+    VERDICTS,
+    Limits,
+    judge,
+    limits,
+    near_prompts,
+    verdicts,
+    without_prompts,
+)
 from rayramid.pipelines.spec import Encode, Keep
 
 ENCODE = Encode(sizes=["128x128"], frames=[9], fps=24)
@@ -53,3 +62,19 @@ def test_verdicts_are_in_the_clips_order_and_null_without_a_score():
     assert found["bucket"].to_pylist() == ["128x128x2", None, None]
     assert found["frames"].to_pylist() == [9, None, None]
     assert found["rule"].to_pylist() == [None, None, "motion"]
+
+
+def test_captions_near_a_prompt_of_the_evaluation_take_their_clips_out():
+    captions = pa.table({"caption_id": ["a", "b", "c"], "caption": ["A red car, driving.", "a dog", ""]})
+    assert near_prompts(captions, ["a red car driving", "  "], 0.75) == ["a"]
+    assert near_prompts(captions, ["a red car driving fast uphill"], 0.75) == []
+    bucket = {"bucket": "128x128x2", "height": 128, "width": 128, "frames": 9, "rule": None, "twin": None}
+    low = {**dict.fromkeys(bucket), "rule": "blur"}
+    judged = pa.Table.from_pylist([bucket, low, bucket, bucket], schema=VERDICTS)
+    captioned = pa.table(
+        {"caption_id": ["a", "a", "b", "b"], "short_id": pa.array([None, None, "a", None], pa.string())}
+    )
+    found = without_prompts(judged, captioned, ["a"])
+    assert found["rule"].to_pylist() == ["eval_prompt", "blur", "eval_prompt", None]
+    assert found["bucket"].to_pylist() == [None, None, None, "128x128x2"]
+    assert without_prompts(judged, captioned, []) is judged

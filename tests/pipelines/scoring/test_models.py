@@ -6,9 +6,11 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
+from torchvision.models.optical_flow import raft_small
 
 from rayramid.models.errors import UserError
-from rayramid.pipelines.score import MODEL_SCORES, Models
+from rayramid.pipelines.score import MODEL_SCORES, Models, flow_of
+from rayramid.pipelines.scoring.motion import farneback
 from rayramid.pipelines.spec import Score
 
 
@@ -88,3 +90,17 @@ def test_a_head_for_another_model_and_a_folder_without_one_are_named(clip_folder
         models.scores(plain(), None)
     with pytest.raises(UserError, match=r"no open_clip_config\.json"):
         Models(Score(clip=str(tmp_path)))
+
+
+def test_raft_gives_flow_of_the_pictures_size_and_other_weights_are_named(tmp_path):
+    torch.manual_seed(0)
+    torch.save(raft_small(weights=None).state_dict(), tmp_path / "raft.pth")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
+    flow = flow_of(Score(raft=str(tmp_path / "raft.pth")))
+    luma = np.random.default_rng(0).integers(0, 256, (2, 72, 128), dtype=np.uint8)
+    found = flow(luma[0], luma[1])
+    assert found.shape == (72, 128, 2)
+    assert np.isfinite(found).all()
+    assert flow_of(Score()) is farneback
+    with pytest.raises(UserError, match="not the weights of torchvision's raft_small"):
+        flow_of(Score(raft=str(tmp_path / "other.pth")))
