@@ -239,6 +239,7 @@ def test_training_learns_a_handful_of_clips(spec):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("die_at", [1, 3, 5])
 def test_two_ranks_of_which_one_is_killed_go_on_bit_for_bit(spec, tmp_path, die_at):
     (tmp_path / "meetings").mkdir()

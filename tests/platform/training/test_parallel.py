@@ -91,6 +91,7 @@ def test_two_ranks_compute_what_one_does_however_they_divide_it(spec, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_four_ranks_with_copies_of_shards_and_split_packs_compute_what_one_does(spec, tmp_path):
     alone = settle(spec(output=str(tmp_path / "alone"), **RUN))
     run(alone, ALONE, silent)
