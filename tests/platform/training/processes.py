@@ -39,7 +39,8 @@ def start(spec: RunSpec, world: int, rendezvous: Path, die_at: int | None = None
     context = mp.get_context("spawn")
     meeting = rendezvous / f"meeting-{len(list(rendezvous.iterdir()))}"
     arguments = [(spec.model_dump(mode="json"), world, rank, str(meeting), die_at) for rank in range(world)]
-    processes = [context.Process(target=_rank, args=each) for each in arguments]
+    # Daemons end with a test that fails before it ends them.
+    processes = [context.Process(target=_rank, args=each, daemon=True) for each in arguments]
     for process in processes:
         process.start()
     return processes
