@@ -93,7 +93,7 @@ class Endpoint:
         job = await find_job(self._store, video_id)
         progress = await asyncio.to_thread(self._store.progress, video_id)
         # A job that waits can still be told what to show from its picture on.
-        first = progress.units_done if progress else 0 if job.image else job.given_units
+        first = max(0 if job.image else job.given_units, progress.units_done if progress else 0)
         unit = None
         if await asyncio.to_thread(self._store.is_open, video_id):
             unit = await asyncio.to_thread(self._store.change_prompt, video_id, first, job.brief.units, asked.prompt)

@@ -11,22 +11,27 @@ from pathlib import Path
 import httpx
 import numpy as np
 import openai
+import psutil
 import pytest
-import ray
 from ray import serve
 
+from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.models.media.read import probe, read_frames
 from rayramid.serve.app import check, deploy
 from rayramid.serve.client import Client, JobFailedError
-from rayramid.serve.spec import SamplerOptions, ServeSpec
+from rayramid.serve.spec import Limits, SamplerOptions, ServeSpec
+from rayramid.serve.store import Store
 from rayramid.serve.wire import CreateVideo
+
+JOBS = 1000
 
 
 @pytest.fixture(scope="module")
 def spec(model_folder, tmp_path_factory):
     store = str(tmp_path_factory.mktemp("store"))
-    return ServeSpec(model=model_folder, store=store, port=0, sampler=SamplerOptions(threads=1, max_sessions=4))
+    options = SamplerOptions(threads=1, max_sessions=4)
+    return ServeSpec(model=model_folder, store=store, port=0, sampler=options, limits=Limits(queue=JOBS))
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +154,11 @@ def test_a_video_survives_the_death_of_a_process(url, spec, client, tmp_path, pr
     while not (folder / "segments" / "000003.m4s").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    assert Store(spec.store).is_open(video.id)
     kill(process)
+    if process == "Sampler":
+        # Reads touch only the store.
+        assert client.videos.retrieve(video.id).status == "in_progress"
     while (video := retrieve_once_up(client, video.id)).status in ("queued", "in_progress"):
         time.sleep(0.2)
     assert (video.status, video.error) == ("completed", None)
@@ -171,9 +180,60 @@ def watch(url, video_id, path):
         file.writelines(response.iter_raw())
 
 
-def kill(process):
-    (replica,) = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if f"#{process}#" in actor["name"]]
-    ray.kill(ray.get_actor(**replica))
+def kill(name):
+    """Kill -9 a replica's process; those that are already dead are not there."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if f"ServeReplica:rayramid:{name}" in " ".join(process.cmdline()):
+                process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_of_a_thousand_jobs_none_is_lost_or_doubled_when_gateway_and_broker_are_killed(url, spec):
+    store = Store(spec.store)
+    others = set(store.newest_first())
+    numbers, made = iter(range(JOBS)), {}
+
+    def submit():
+        with httpx.Client(base_url=url, timeout=60) as http:
+            for number in numbers:
+                made[number] = created_at_last(http, number)
+
+    submitting = [threading.Thread(target=submit) for _ in range(4)]
+    for thread in submitting:
+        thread.start()
+    for share in (0.1, 0.4, 0.7):
+        while len(made) < share * JOBS:
+            time.sleep(0.05)
+        kill("Broker")
+        kill("Gateway")
+    for thread in submitting:
+        thread.join()
+    # Once more, when nothing but the store knows of what is waiting.
+    kill("Broker")
+    kill("Gateway")
+    assert any(store.is_open(video_id) for video_id in made.values())
+    while any(store.is_open(video_id) for video_id in made.values()):
+        time.sleep(1)
+    assert len(set(made.values())) == JOBS
+    assert set(store.newest_first()) - others == set(made.values())
+    assert {store.outcome(video_id).status for video_id in made.values()} == {"completed"}
+    for video_id in made.values():
+        assert storage.size(store.at(video_id, "video.mp4")) > 0
+        assert store.units(video_id) == 1
+
+
+def created_at_last(http, number):
+    """The id of a job that is asked for until the answer comes, as a careful client does."""
+    body = {"prompt": "a cat", "seed": number, "seconds": 0.125, "steps": 1}
+    while True:
+        with suppress(httpx.TransportError):
+            response = http.post("/v1/videos", json=body, headers={"Idempotency-Key": f"thousand {number}"})
+            if response.status_code == 200:
+                return response.json()["id"]
+            assert response.status_code >= 500, response.text
+        time.sleep(0.2)
 
 
 def retrieve_once_up(client, video_id):

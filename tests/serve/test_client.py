@@ -1,11 +1,15 @@
 """The project's own clients against a real server."""
 
 import asyncio
+import io
 import math
+import subprocess
+import sys
 from contextlib import suppress
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rayramid.models.errors import UserError
 from rayramid.serve.client import AsyncClient, Client, JobFailedError
@@ -90,6 +94,32 @@ def test_events_and_errors_in_the_servers_words(with_client, tmp_path):
     *progress, last = with_client(use)
     assert {event.object for event in progress} <= {"video.event"}
     assert (last.object, last.status) == ("video", "completed")
+
+
+def test_the_command_line_makes_a_video_at_an_endpoint(with_client, tmp_path, frames_of):
+    def use(client, endpoint):
+        (tmp_path / "green.png").write_bytes(green())
+        command = [sys.executable, "-m", "rayramid.platform.cli", "sample", "--url", endpoint.url, "--prompt", "a cat"]
+        command += ["--image", str(tmp_path / "green.png"), "--seconds", "1", "--seed", "4", "--steps", "2"]
+        command += ["--out", str(tmp_path / "cat.mp4")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        (video,) = client.list()
+        return done.stdout, video
+
+    said, video = with_client(use)
+    assert "64x64, 8 frames, seed 4" in said
+    assert (video.prompt, video.seed, video.steps) == ("a cat", 4, ((2, 2, 2), (2, 2, 2)))
+    frames_THWC = frames_of((tmp_path / "cat.mp4").read_bytes())
+    assert len(frames_THWC) == 8
+    red, blue = frames_THWC[0, :, :, 0].mean(), frames_THWC[0, :, :, 2].mean()
+    assert frames_THWC[0, :, :, 1].mean() > max(red, blue) + 60
+
+
+def green():
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64), (0, 160, 0)).save(data, "PNG")
+    return data.getvalue()
 
 
 def test_where_nobody_answers_it_is_said_in_one_line(monkeypatch):

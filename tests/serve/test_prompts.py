@@ -6,6 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from waiting import until
 
 from rayramid.models.errors import UserError
 from rayramid.serve.rewriter import Rewriter
@@ -122,6 +123,23 @@ def test_a_change_survives_the_worker(endpoint):
     made = endpoint(lambda endpoint: endpoint.ended(video_id))
     assert made["status"] == "completed"
     assert [each["prompt"] for each in made["prompt_schedule"]] == ["a dog", "a cow"]
+
+
+def test_an_extension_that_has_begun_changes_after_what_it_was_given(endpoint):
+    async def scenario(endpoint):
+        short = await endpoint.made(seconds=1.5)
+        endpoint.worker.held_at = 3
+        body = {"video": {"id": short["id"]}, "seconds": 2}
+        longer = (await endpoint.http.post("/v1/videos/extensions", json=body)).json()
+        await until(lambda: endpoint.store.progress(longer["id"]))
+        change = await endpoint.http.post(f"/v1/videos/{longer['id']}/prompt", json={"prompt": "a dog"})
+        endpoint.worker.held_at = math.inf
+        return change.json(), await endpoint.ended(longer["id"])
+
+    change, video = endpoint(scenario)
+    # Units 0 to 2 were given.
+    assert change["from_unit"] in (3, 4)
+    assert [each["prompt"] for each in video["prompt_schedule"]] == ["a dog"]
 
 
 def test_the_prompt_of_a_waiting_video_can_be_replaced(endpoint):
