@@ -11,6 +11,11 @@ def widen(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def sampling_dtype(device: torch.device | str) -> torch.dtype:
+    """Of the weights that make videos on a device: bf16 on CUDA, fp32 elsewhere, even if bf16 is what is stored."""
+    return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+
+
 def rounded(weight: Tensor) -> Tensor:
     """An exact weight with the values that autocast's format has for it; as it is without autocast.
 

@@ -38,6 +38,16 @@ PRESETS: dict[str, DiTConfig] = {
         pooled_dim=64,
         rope_axes=(8, 12, 12),
     ),
+    # Three times as many parameters, for the sprites world that ships with a trained model.
+    "small": DiTConfig(
+        heads=5,
+        head_dim=32,
+        double_blocks=1,
+        single_blocks=5,
+        text_dim=64,
+        pooled_dim=64,
+        rope_axes=(8, 12, 12),
+    ),
 }
 
 

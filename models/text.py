@@ -139,6 +139,15 @@ def load_text(url: str, device: str | torch.device = "cpu", dtype: torch.dtype |
         return _load(url, Path(folder), device, dtype)
 
 
+def cast_text(url: str, folder: str | Path, dtype: torch.dtype) -> None:
+    """Copy the text folder `url` to a local one, with all weights in `dtype`."""
+    text = load_text(url, dtype=dtype)
+    with no_progress_bars():
+        for name, part in (("t5", text.t5), *zip(CLIPS, text.clips, strict=False)):
+            part.model.save_pretrained(Path(folder) / name)
+            part.tokenizer.save_pretrained(Path(folder) / f"{name}_tokenizer")
+
+
 def text_fingerprint(url: str) -> str:
     """16 hex digits of the names and bytes of all files in the parts of the text folder `url`."""
     digest = hashlib.sha256()

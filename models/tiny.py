@@ -1,7 +1,7 @@
 """Seeded miniature text encoders in ordinary `transformers` folders, for demos and tests without any download.
 
 Nothing in them is trained. The weights are drawn so that what a DiT needs still holds: T5's tokens keep the identity of
-their words, and CLIP's pooled vector is a mixture of all words of the prompt.
+their words and tell of their neighbours, and CLIP's pooled vector is a mixture of all words of the prompt.
 """
 
 import gzip
@@ -18,6 +18,8 @@ DIM = 64
 """Values of a token embedding, and of a pooled one."""
 MERGES = 16_000
 """Merges of CLIP's tokenizer that are kept: common English words stay whole."""
+NEIGHBOURS = (-1, 1, -2, 2)
+"""The distances at which T5's heads look: tokens tell of the words beside them, and "red circle" is heard as one."""
 WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
@@ -76,7 +78,10 @@ def _draw(model: Any, seed: int) -> None:
         if weight.ndim == 1:
             weight.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
             continue
-        if "position" in name or "relative_attention_bias" in name:
+        if "relative_attention_bias" in name:
+            _attend_neighbours(weight)
+            continue
+        if "position" in name:
             deviation = 0.1
         elif "token_embedding" in name or "shared" in name:
             deviation = 1.0
@@ -84,7 +89,22 @@ def _draw(model: Any, seed: int) -> None:
             deviation = 1 / math.sqrt(weight.shape[1])
             if any(part in name for part in (".q.", ".k.", "q_proj", "k_proj", "DenseReluDense.wo", "fc2")):
                 deviation /= 4
+            elif ".o." in name:
+                # A word stays louder than its neighbours.
+                deviation /= 2
         weight.copy_(torch.randn(weight.shape, generator=chance) * deviation)
+
+
+def _attend_neighbours(bias_BN: torch.Tensor) -> None:
+    """Let each of T5's heads attend to the token at one distance, nearly to that alone.
+
+    `bias_BN` has a row for every bucket of distances; the first half of the buckets is for tokens behind, the second
+    for tokens ahead, and the small distances have a bucket each.
+    """
+    ahead = bias_BN.shape[0] // 2
+    bias_BN.zero_()
+    for head, distance in enumerate(NEIGHBOURS):
+        bias_BN[abs(distance) + ahead * (distance > 0), head] = 8.0
 
 
 def _tokenizer(start: str | None, end: str, pad: str, limit: int) -> Any:

@@ -8,10 +8,10 @@ import pyarrow as pa
 
 from rayramid.models.media.errors import DecodeError
 from rayramid.pipelines.captioning.checks import FATAL, checked
+from rayramid.pipelines.captioning.spec import Caption
 from rayramid.pipelines.frames import Frames, SourceFrames
 from rayramid.pipelines.identity import caption_id
 from rayramid.pipelines.job import Row
-from rayramid.pipelines.spec import Caption
 
 COLUMNS = pa.schema(
     [

@@ -20,7 +20,7 @@ class EmbedJob:
 
     def __init__(self, text_url: str) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._text = load_text(text_url, device=device)
+        self._text = load_text(text_url, device, None if device == "cuda" else torch.float32)
 
     def rows_per_group(self, row: Row) -> int:
         """One caption is one ranged read."""

@@ -39,7 +39,7 @@ class EncodeJob:
         if found != vae_fingerprint:
             raise ValueError(f"{vae_url}: this VAE is {found}, the plan was made for {vae_fingerprint}")
         self._fingerprint = found
-        self._vae = vae.to("cuda" if torch.cuda.is_available() else "cpu")
+        self._vae = vae.to("cuda") if torch.cuda.is_available() else vae.float()
         self._frames = SourceFrames(deadline_s)
 
     def rows_per_group(self, row: Row) -> int:

@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from rayramid.pipelines import tables
 from rayramid.pipelines.buckets import Bucket
+from rayramid.pipelines.captioning.spec import Caption
 from rayramid.pipelines.encoders import Encoder, resolved
 from rayramid.pipelines.identity import digest
 from rayramid.pipelines.job import Job, Recipe
 from rayramid.pipelines.latents import BYTES_PER_VALUE
 from rayramid.pipelines.plan import Item
-from rayramid.pipelines.spec import Caption, DataSpec, JobName, Keep, Score, Shots
+from rayramid.pipelines.spec import DataSpec, JobName, Keep, Score, Shots
 
 # Rows of one shard at most, so that a shard takes minutes, not hours; of latents also a number of bytes.
 LARGEST = {"shots": 8, "score": 64, "caption": 1024, "embed": 256, "encode": 256}

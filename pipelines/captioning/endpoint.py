@@ -13,8 +13,8 @@ import httpx
 from PIL import Image
 
 from rayramid.models.errors import UserError
+from rayramid.pipelines.captioning.spec import Endpoint
 from rayramid.pipelines.frames import Frames
-from rayramid.pipelines.spec import Endpoint
 
 # Busy, overloaded or restarting: worth another try.
 _PASSING = frozenset([408, 409, 425, 429, 500, 502, 503, 504])

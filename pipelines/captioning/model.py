@@ -12,8 +12,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
+from rayramid.pipelines.captioning.spec import VisionModel
 from rayramid.pipelines.frames import Frames
-from rayramid.pipelines.spec import VisionModel
 
 
 class ModelCaptioner:

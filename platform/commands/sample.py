@@ -69,10 +69,12 @@ def sample(
     from rayramid.models.brief import parse_size, write_brief
     from rayramid.models.checkpoint import load_model
     from rayramid.models.media.write import write_mp4
+    from rayramid.models.precision import sampling_dtype
     from rayramid.models.render import render
 
     assert model is not None
-    loaded = load_model(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = load_model(model, where, sampling_dtype(where))
     brief = write_brief(
         loaded.card,
         prompt,

@@ -28,6 +28,13 @@ class Trained(StrEnum):
     raw = "raw"
 
 
+class Format(StrEnum):
+    """Of stored weights."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 @app.command("import")
 def import_(
     source: Source,
@@ -52,6 +59,7 @@ def export(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A run, one of its checkpoints, or a model folder.")],
     target: Target,
     weights: Annotated[Trained, typer.Option(help="Of a checkpoint: the average, or as trained.")] = Trained.ema,
+    dtype: Annotated[Format | None, typer.Option(help="Of a checkpoint: the number format to store.")] = None,
 ) -> None:
     """Write a model folder from a training run's checkpoint, or a model folder in the released layout.
 
@@ -66,9 +74,12 @@ def export(
         export_weights(source, target)
         result(target)
         return
+    import torch
+
     from rayramid.platform.training.export import export_checkpoint
 
-    checkpoint = export_checkpoint(storage.absolute(source), target, weights.value)
+    stored = None if dtype is None else getattr(torch, dtype.value)
+    checkpoint = export_checkpoint(storage.absolute(source), target, weights.value, stored)
     result(f"{target}: step {checkpoint.step}, {weights.value} weights")
 
 
@@ -85,7 +96,7 @@ def inspect(source: Source, as_json: AsJson = False) -> None:
 
 
 def plan(
-    preset: Annotated[str, typer.Option(help="sd3-2b, miniflux-2b or tiny.")],
+    preset: Annotated[str, typer.Option(help="sd3-2b, miniflux-2b, small or tiny.")],
     size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels.")],
     frames: Annotated[int, typer.Option(min=1, help="1 + 8n; 241 are 10 seconds at 24 a second.")],
     as_json: AsJson = False,

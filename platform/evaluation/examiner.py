@@ -14,6 +14,7 @@ import torch
 from rayramid.models.brief import Frames, write_brief
 from rayramid.models.checkpoint import load_model
 from rayramid.models.media.preview import sprite_sheet
+from rayramid.models.precision import sampling_dtype
 from rayramid.models.sprites.captions import Demand, write
 from rayramid.models.sprites.draw import held_out_scenes
 from rayramid.models.sprites.judge.verdict import judge
@@ -68,9 +69,10 @@ class Case:
 
 
 def pieces(spec: EvalSpec) -> list[Piece]:
-    """All the work, in pieces of one batch, the longest first."""
+    """All the work, in pieces of one batch, the longest first; fewer prompts make every part smaller."""
 
-    def cut(kind: Kind, count: int, steps: int | None = None) -> Iterator[Piece]:
+    def cut(kind: Kind, most: int, steps: int | None = None) -> Iterator[Piece]:
+        count = min(most, spec.prompts)
         for first in range(0, count, spec.batch):
             yield Piece(kind, first, min(spec.batch, count - first), steps)
 
@@ -92,7 +94,8 @@ class Examiner:
     def __init__(self, spec: EvalSpec) -> None:
         torch.set_num_threads(max(1, int(spec.workers.cpus)))
         self._spec = spec
-        self._model = load_model(spec.model, device="cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = load_model(spec.model, device, sampling_dtype(device))
 
     def examine(self, piece: Piece) -> list[Case]:
         """Make and judge the videos of a piece."""

@@ -42,7 +42,10 @@ class Share:
 
 
 def sum_up(spec: EvalSpec, cases: Sequence[Case]) -> dict[str, Any]:
-    """The numbers of an evaluation: `text`, `curve`, `images` and `vae`, each by the length judged."""
+    """The numbers of an evaluation: `text`, `curve`, `images` and `vae`, each by the length judged.
+
+    Before them the first of `text`, for scripts: `fully_right` and its `parts` at the shortest length.
+    """
     parts = ("fully_right", *PARTS)
 
     def shares(chosen: Sequence[Case], names: Sequence[str]) -> dict[str, Any]:
@@ -57,8 +60,12 @@ def sum_up(spec: EvalSpec, cases: Sequence[Case]) -> dict[str, Any]:
     def of(kind: Kind, steps: int | None = None) -> list[Case]:
         return [case for case in cases if (case.piece.kind, case.piece.steps) == (kind, steps)]
 
+    text = shares(of("text"), parts)
+    shortest = text[str(min(spec.lengths))]
     found: dict[str, Any] = {
-        "text": shares(of("text"), parts),
+        "fully_right": shortest["fully_right"]["share"],
+        "parts": {name: shortest[name]["share"] for name in PARTS},
+        "text": text,
         "curve": {str(steps): shares(of("text", steps), parts) for steps in spec.curve.steps},
     }
     if images := of("image"):

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rayramid.pipelines.spec import Location, Part, Workers
+from rayramid.pipelines.part import Part
+from rayramid.pipelines.spec import Location, Workers
 
 Steps = Annotated[int, Field(ge=1)]
 Length = Annotated[int, Field(ge=2)]
@@ -14,7 +15,7 @@ class Curve(Part):
     """Quality against denoising steps: the first prompts once more, with these steps in every stage and unit."""
 
     steps: list[Steps] = Field(default=[2, 4, 8, 16])
-    prompts: int = Field(default=64, ge=1)
+    prompts: int = Field(default=64, ge=1, description="at most `prompts` of the evaluation")
 
 
 class EvalSpec(Part):
@@ -27,7 +28,9 @@ class EvalSpec(Part):
     prompts: int = Field(default=256, ge=1, description="videos from a caption alone")
     lengths: list[Length] = Field(default=[17, 25, 49], min_length=1, description="first frames that are judged")
     curve: Curve = Curve()
-    images: int = Field(default=64, ge=0, description="videos from a caption and the first frame of its scene")
-    renders: int = Field(default=64, ge=0, description="drawn clips that go through the VAE and back")
+    images: int = Field(
+        default=64, ge=0, description="videos from a caption and its scene's first frame, at most `prompts`"
+    )
+    renders: int = Field(default=64, ge=0, description="drawn clips through the VAE and back, at most `prompts`")
     batch: int = Field(default=16, ge=1, description="videos that are made together")
     workers: Workers = Workers(count=2, cpus=1.0)

@@ -1,6 +1,7 @@
 """From a checkpoint of the run to a folder that samples: the weights with the VAE and the text encoders."""
 
-from dataclasses import asdict
+import tempfile
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from rayramid.models.checkpoint import save_model
 from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
 from rayramid.models.importers.release import preset_of
+from rayramid.models.text import cast_text
 from rayramid.models.vae.io import load_vae
 from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.checkpoint import Checkpoint
@@ -27,8 +29,12 @@ FIRST_STEPS, LATER_STEPS = 20, 10
 Weights = Literal["ema", "raw"]
 
 
-def export_checkpoint(source: str, target: str, weights: Weights = "ema") -> Checkpoint:
+def export_checkpoint(
+    source: str, target: str, weights: Weights = "ema", dtype: torch.dtype | None = None
+) -> Checkpoint:
     """Exports a run's newest checkpoint or a named one by what its marker says of the run; returns what it says.
+
+    `dtype` is that of all stored weights; None stores them as they are.
 
     Raises:
         UserError: there is no such checkpoint, or it is not of a DiT.
@@ -36,11 +42,17 @@ def export_checkpoint(source: str, target: str, weights: Weights = "ema") -> Che
     _, checkpoint = checkpoints.find(source)
     if checkpoint.spec["kind"] != "train":
         raise UserError(f"{source}: holds a run of kind '{checkpoint.spec['kind']}', which is exported at its end")
-    export(TrainSpec.model_validate(checkpoint.spec), target, weights, source)
+    export(TrainSpec.model_validate(checkpoint.spec), target, weights, source, dtype)
     return checkpoint
 
 
-def export(spec: TrainSpec, target: str | None = None, weights: Weights = "ema", source: str | None = None) -> str:
+def export(
+    spec: TrainSpec,
+    target: str | None = None,
+    weights: Weights = "ema",
+    source: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> str:
     """Writes the inference folder; returns where it is.
 
     Args:
@@ -48,13 +60,22 @@ def export(spec: TrainSpec, target: str | None = None, weights: Weights = "ema",
         target: `<output>/model` when None.
         weights: as for `trained`.
         source: as for `trained`.
+        dtype: as for `export_checkpoint`.
 
     Raises:
         UserError: there is no checkpoint.
     """
     card, dit, datasets = trained(spec, weights, source)
     url = target or storage.join(spec.output, "model")
-    save_model(url, card, dit, load_vae(datasets.first.vae_url), datasets.first.text_url)
+    vae, text_url = load_vae(datasets.first.vae_url), datasets.first.text_url
+    if dtype is None:
+        save_model(url, card, dit, vae, text_url)
+        return url
+    # Other weights have other fingerprints.
+    card = replace(card, vae_fingerprint="", text_fingerprint="")
+    with tempfile.TemporaryDirectory(prefix="rayramid-export-") as folder:
+        cast_text(text_url, folder, dtype)
+        save_model(url, card, dit.to(dtype), vae.to(dtype), folder)
     return url
 
 

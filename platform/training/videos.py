@@ -25,6 +25,7 @@ from rayramid.models.checkpoint import pyramid_of
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.media.preview import sprite_sheet
 from rayramid.models.media.write import write_mp4
+from rayramid.models.precision import sampling_dtype
 from rayramid.models.render import Projector, request_of
 from rayramid.models.sampler import Sampler
 from rayramid.models.text import TextEmbedding, load_text
@@ -84,8 +85,7 @@ def sample_videos(spec: TrainSpec, videos: Videos, device: torch.device) -> Repo
         return found
     name = storage.join(spec.output, "checkpoints", f"step-{checkpoint.step:08d}")
     card, dit, datasets = trained(spec, source=name)
-    # The precision that sampling has everywhere on this device.
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = sampling_dtype(device)
     vae = load_vae(datasets.first.vae_url).to(device, dtype)
     reference = reference_of(spec.phases[-1], datasets, vae, dit.config)
     briefs = [brief_of(card, videos, number) for number in range(len(videos.prompts))]

@@ -1,8 +1,8 @@
 import pytest
 
 from rayramid.pipelines.caption import CaptionJob
+from rayramid.pipelines.captioning.spec import Caption
 from rayramid.pipelines.identity import caption_id
-from rayramid.pipelines.spec import Caption
 
 CLIP = {"clip_id": "c", "name": "city/red_car-2.mp4", "width": 640, "height": 360, "start_ms": 500, "end_ms": 2000}
 

@@ -16,9 +16,9 @@ from rayramid.models.errors import UserError
 from rayramid.pipelines import curate
 from rayramid.pipelines.caption import CaptionJob
 from rayramid.pipelines.captioning.endpoint import EndpointCaptioner
+from rayramid.pipelines.captioning.spec import Caption, Endpoint
 from rayramid.pipelines.dataset import LatentDataset
 from rayramid.pipelines.identity import caption_id
-from rayramid.pipelines.spec import Caption, Endpoint
 
 QUESTION, SHORT = "What is this?", "In five words."
 

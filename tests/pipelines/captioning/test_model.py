@@ -16,7 +16,7 @@ from transformers import (
 
 from rayramid.models.errors import UserError
 from rayramid.pipelines.captioning.model import ModelCaptioner
-from rayramid.pipelines.spec import VisionModel
+from rayramid.pipelines.captioning.spec import VisionModel
 
 TEMPLATE = (
     "{% for message in messages %}{% for part in message['content'] %}"

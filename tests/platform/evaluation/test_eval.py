@@ -54,6 +54,8 @@ def test_pieces_cover_every_scene_once_for_each_kind():
     expected = [("text", None, n) for n in range(5)] + [("text", steps, n) for steps in (2, 4) for n in range(3)]
     assert sorted(covered, key=str) == sorted([*expected, ("render", None, 0), ("render", None, 1)], key=str)
     assert max(piece.count for piece in pieces(spec)) == 2
+    few = [piece.count for piece in pieces(spec_of("m", "o", prompts=1))]
+    assert few == [1, 1, 1, 1]
 
 
 def test_videos_made_together_are_those_made_alone(model):
@@ -94,6 +96,7 @@ def test_sums_are_of_their_kind_and_length(model_folder):
     assert "vae" not in found
     assert found["text"]["5"]["fully_right"] == {"share": 0.5, "low": 0.0945, "high": 0.9055, "right": 1, "of": 2}
     assert found["text"]["9"]["fully_right"]["right"] == 0
+    assert (found["fully_right"], set(found["parts"])) == (0.5, set(PARTS))
     assert found["curve"]["1"]["9"]["fully_right"]["of"] == 1
     assert (found["images"]["9"]["kept"]["right"], found["images"]["9"]["fully_right"]["right"]) == (1, 0)
     assert any("50.0%  (9.5% to 90.5%, 1 of 2)" in line for line in lines(found))

@@ -10,6 +10,7 @@ from rayramid.models.checkpoint import load_model
 from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
 from rayramid.models.presets import preset
+from rayramid.models.vae.io import fingerprint
 from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.export import export_checkpoint
 from rayramid.platform.training.loop import run
@@ -55,6 +56,23 @@ def test_any_checkpoint_is_exported_with_the_average_or_the_weights_as_trained(t
     assert not torch.equal(found[0, "raw"], found[1, "raw"])
     card = load_model(str(tmp_path / "raw-1")).card
     assert (card.step, card.spec["output"]) == (2, trained)
+
+
+def test_an_export_in_bfloat16_is_half_as_large_and_says_what_it_holds(trained, tmp_path):
+    whole, half = str(tmp_path / "whole"), str(tmp_path / "half")
+    export_checkpoint(trained, whole)
+    export_checkpoint(trained, half, dtype=torch.bfloat16)
+    one, other = load_model(whole), load_model(half)
+    assert {weight.dtype for part in (other.dit, other.vae) for weight in part.parameters()} == {torch.bfloat16}
+    assert torch.equal(other.dit.patch_in.weight, one.dit.patch_in.weight.bfloat16())
+    assert other.card.vae_fingerprint == fingerprint(other.vae) != one.card.vae_fingerprint
+    assert other.card.text_fingerprint == other.text.fingerprint != one.card.text_fingerprint
+    (tokens, rounded) = (
+        m.text.encode(["a red circle"])[0].tokens_LD for m in (one, load_model(half, dtype=torch.float32))
+    )
+    assert (tokens - rounded).norm() < 0.02 * tokens.norm()
+    sizes = [sum(size for name, size in m.card.files.items() if name.endswith("safetensors")) for m in (one, other)]
+    assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.02)
 
 
 def test_the_command_exports_a_run_and_refuses_what_is_none(trained, tmp_path):
