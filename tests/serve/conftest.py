@@ -12,10 +12,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 import uvicorn
 from fastapi import FastAPI
+from safetensors.torch import load
+from torch import Tensor
 from waiting import PATIENCE_S, until
 
+from rayramid.models import storage
 from rayramid.models.card import ModelCard
 from rayramid.models.checkpoint import Model as LoadedModel
 from rayramid.models.checkpoint import load_model
@@ -29,6 +33,7 @@ from rayramid.serve.endpoint import Endpoint
 from rayramid.serve.gateway import create_app
 from rayramid.serve.job import Job, Model, Standing, new_id
 from rayramid.serve.new_videos import NewVideos
+from rayramid.serve.reel import LATENT
 from rayramid.serve.rewriter import Rewriter
 from rayramid.serve.spec import Limits
 from rayramid.serve.store import Store
@@ -147,6 +152,13 @@ class Running:
         response = await self.http.get(f"/v1/videos/{video_id}/content")
         assert response.status_code == 200, response.text
         return response.content
+
+    def latents(self, video_id: str) -> Tensor:
+        """A video's stored latents, normalised, [C, T, H, W]."""
+        units = range(self.store.units(video_id))
+        return torch.cat(
+            [load(storage.read_bytes(self.store.latents(video_id, unit)))[LATENT] for unit in units], dim=1
+        )
 
     async def units(self, video_id: str, count: int) -> None:
         """Return once so many units are stored."""

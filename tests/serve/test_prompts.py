@@ -6,6 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from sameness import frame_differences, same_latents, same_pictures
 from waiting import until
 
 from rayramid.models.errors import UserError
@@ -20,6 +21,9 @@ def test_a_schedule_changes_the_video_from_its_units_on_and_no_sooner(endpoint, 
     async def scenario(endpoint):
         plain = await endpoint.made(seed=1, seconds=4)
         scheduled = await endpoint.made(seed=1, seconds=4, prompt_schedule=SCHEDULE)
+        # Two units come before the first change.
+        first, second = (endpoint.latents(video["id"])[:, :2] for video in (plain, scheduled))
+        assert same_latents(first, second)
         return scheduled, [frames_of(await endpoint.content(video["id"])) for video in (plain, scheduled)]
 
     video, (plain_THWC, scheduled_THWC) = endpoint(scenario)
@@ -30,9 +34,8 @@ def test_a_schedule_changes_the_video_from_its_units_on_and_no_sooner(endpoint, 
             {"from_second": 3.125, "prompt": "a cow", "rewritten_prompt": None},
         ],
     )
-    difference = abs(plain_THWC.astype(int) - scheduled_THWC).mean(axis=(1, 2, 3))
-    assert difference[:9].max() < 0.5
-    assert difference[9:].min() > 1
+    assert same_pictures(plain_THWC[:9], scheduled_THWC[:9])
+    assert frame_differences(plain_THWC[9:], scheduled_THWC[9:]).min() > 2
 
 
 @pytest.mark.parametrize("way", ["nested", "openai", "curl"])
@@ -89,6 +92,8 @@ def test_a_running_video_shows_the_new_prompt_from_the_unit_that_the_answer_name
         endpoint.worker.held_at = math.inf
         made = await endpoint.ended(video["id"])
         late = await endpoint.http.post(f"/v1/videos/{video['id']}/prompt", json={"prompt": "a bird"})
+        before = changes[0]["from_unit"]
+        assert same_latents(*(endpoint.latents(each["id"])[:, :before] for each in (plain, made)))
         return changes, made, late, [frames_of(await endpoint.content(each["id"])) for each in (plain, made)]
 
     (dog, cow), made, late, (plain_THWC, changed_THWC) = endpoint(scenario)
@@ -101,9 +106,8 @@ def test_a_running_video_shows_the_new_prompt_from_the_unit_that_the_answer_name
         (dog["from_second"], "a dog"),
         (cow["from_second"], "a cow"),
     ]
-    difference = abs(plain_THWC.astype(int) - changed_THWC).mean(axis=(1, 2, 3))
-    assert difference[:first].max() < 0.5
-    assert difference[first:].min() > 1
+    assert same_pictures(plain_THWC[:first], changed_THWC[:first])
+    assert frame_differences(plain_THWC[first:], changed_THWC[first:]).min() > 2
     assert (late.status_code, late.json()["error"]["code"]) == (400, "too_late")
 
 

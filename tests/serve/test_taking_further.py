@@ -3,13 +3,11 @@
 import asyncio
 import base64
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import load
+from sameness import frame_differences, same_latents, same_pictures
 
 ROUTES = {"remix": "/v1/videos/{}/remix", "extend": "/v1/videos/extensions"}
 
@@ -23,17 +21,12 @@ async def extended(endpoint, video, **fields):
     return made
 
 
-def same(one_THWC, other_THWC):
-    """Equal but for rounding in company and after a pause, which the encoder enlarges here and there."""
-    return one_THWC.shape == other_THWC.shape and abs(one_THWC.astype(int) - other_THWC).mean() < 0.05
-
-
-def latents(endpoint, video):
-    units = [
-        load(Path(endpoint.store.latents(video["id"], unit)).read_bytes())["latent"]
-        for unit in range(endpoint.store.units(video["id"]))
-    ]
-    return torch.cat(units, dim=1)
+async def same(endpoint, frames_of, one, other):
+    """The frames of two videos, which are the same."""
+    assert same_latents(endpoint.latents(one["id"]), endpoint.latents(other["id"]))
+    one_THWC, other_THWC = [frames_of(await endpoint.content(each["id"])) for each in (one, other)]
+    assert same_pictures(one_THWC, other_THWC)
+    return one_THWC, other_THWC
 
 
 @pytest.mark.parametrize(("seconds", "more"), [(2.125, 2), (1.5, 1.5), (1.5, 0.5), (0.125, 3)])
@@ -44,13 +37,10 @@ def test_n_seconds_and_then_m_equal_n_plus_m(endpoint, frames_of, seconds, more)
         longer = await extended(endpoint, short, seconds=more)
         whole = await endpoint.made(seed=4, seconds=seconds + more)
         live = await endpoint.http.get(f"/v1/videos/{longer['id']}/content?stream=1")
-        one, other = latents(endpoint, longer), latents(endpoint, whole)
-        assert (one - other).norm() <= 1e-4 * other.norm()
-        return short, longer, [frames_of(await endpoint.content(each["id"])) for each in (longer, whole)], live.content
+        return short, longer, await same(endpoint, frames_of, longer, whole), live.content
 
     short, longer, (longer_THWC, whole_THWC), live = endpoint(scenario)
-    assert same(longer_THWC, whole_THWC)
-    assert same(frames_of(live), whole_THWC)
+    np.testing.assert_array_equal(frames_of(live), longer_THWC)
     assert (longer["extended_from_video_id"], longer["seed"]) == (short["id"], 4)
     assert float(longer["seconds"]) == seconds + more
     assert len(whole_THWC) == round(8 * (seconds + more))
@@ -68,10 +58,10 @@ def test_an_extension_shows_its_own_prompt_and_can_be_extended_after_its_source_
             seconds=6.125,
             prompt_schedule=[{"from_second": second, "prompt": prompt} for second, prompt in schedule],
         )
-        return longest, [frames_of(await endpoint.content(each["id"])) for each in (longest, at_once)]
+        await same(endpoint, frames_of, longest, at_once)
+        return longest
 
-    longest, (longest_THWC, at_once_THWC) = endpoint(scenario)
-    assert same(longest_THWC, at_once_THWC)
+    longest = endpoint(scenario)
     assert [each["prompt"] for each in longest["prompt_schedule"]] == ["a dog", "a cow"]
 
 
@@ -85,12 +75,12 @@ def test_an_extension_goes_on_after_its_worker_died(endpoint, frames_of):
         return longer["id"]
 
     async def continued(endpoint):
-        assert (await endpoint.ended(video_id))["status"] == "completed"
-        whole = await endpoint.made(seed=4, seconds=7.5)
-        return [frames_of(await endpoint.content(each)) for each in (video_id, whole["id"])]
+        longer = await endpoint.ended(video_id)
+        assert longer["status"] == "completed"
+        await same(endpoint, frames_of, longer, await endpoint.made(seed=4, seconds=7.5))
 
     video_id = endpoint(interrupted)
-    assert same(*endpoint(continued))
+    endpoint(continued)
 
 
 def test_a_video_that_began_with_a_picture_is_extended_and_remixed(endpoint, frames_of):
@@ -106,12 +96,12 @@ def test_a_video_that_began_with_a_picture_is_extended_and_remixed(endpoint, fra
         await endpoint.ended(remix["id"])
         again = (await endpoint.http.post(f"/v1/videos/{short['id']}/remix", json={"prompt": "a dog"})).json()
         await endpoint.ended(again["id"])
-        return [frames_of(await endpoint.content(each["id"])) for each in (longer, whole, again)]
+        _, whole_THWC = await same(endpoint, frames_of, longer, whole)
+        return whole_THWC, frames_of(await endpoint.content(again["id"]))
 
-    longer_THWC, whole_THWC, remix_THWC = endpoint(scenario)
-    assert same(longer_THWC, whole_THWC)
+    whole_THWC, remix_THWC = endpoint(scenario)
     np.testing.assert_array_equal(remix_THWC[0], whole_THWC[0])
-    assert abs(remix_THWC[1:].astype(int) - whole_THWC[1 : len(remix_THWC)]).mean() > 1
+    assert frame_differences(remix_THWC[1:], whole_THWC[1 : len(remix_THWC)]).min() > 2
 
 
 def test_a_remix_is_the_same_but_for_the_prompt(endpoint, frames_of):
@@ -122,14 +112,14 @@ def test_a_remix_is_the_same_but_for_the_prompt(endpoint, frames_of):
         asked = await endpoint.made(
             prompt="a dog", seed=4, size="80x64", steps=2, guidance_scale=2, negative_prompt="dull"
         )
-        return source, remix, [frames_of(await endpoint.content(each["id"])) for each in (source, remix, asked)]
+        remix_THWC, _ = await same(endpoint, frames_of, remix, asked)
+        return source, remix, frames_of(await endpoint.content(source["id"])), remix_THWC
 
-    source, remix, (source_THWC, remix_THWC, asked_THWC) = endpoint(scenario)
+    source, remix, source_THWC, remix_THWC = endpoint(scenario)
     changed = {key for key in source if source[key] != remix[key]}
     assert changed - {"created_at", "completed_at"} == {"id", "prompt", "remixed_from_video_id"}
     assert (remix["prompt"], remix["remixed_from_video_id"]) == ("a dog", source["id"])
-    assert same(remix_THWC, asked_THWC)
-    assert abs(remix_THWC.astype(int) - source_THWC).mean() > 1
+    assert frame_differences(remix_THWC, source_THWC).min() > 2
 
 
 @pytest.mark.parametrize("way", ["remix", "extend"])
