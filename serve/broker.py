@@ -94,6 +94,16 @@ class Broker:
         """End a job that has not ended; a running one leaves its worker before the next step."""
         await self._end(job_id, CANCELLED)
 
+    async def delete(self, job_id: str) -> None:
+        """Forget a job; who watches it is told of no end."""
+        entry = self._entries.get(job_id)
+        if entry is not None:
+            await self._stop(entry)
+        await asyncio.to_thread(self._store.delete, job_id)
+        if entry is not None:
+            self._leave(entry)
+            self._fill()
+
     async def events(self, job_id: str) -> AsyncGenerator[Standing, None]:
         """Where a job stands, now and whenever that changes, until it has ended."""
         loop = asyncio.get_running_loop()
@@ -147,7 +157,6 @@ class Broker:
     def _leave(self, entry: Entry) -> None:
         """The job has ended."""
         self._entries.pop(entry.job.id, None)
-        self._line.remove(entry.job)
         if entry.deadline is not None:
             entry.deadline.cancel()
         entry.wake()
@@ -238,11 +247,18 @@ class Broker:
         entry = self._entries.get(job_id)
         if entry is None:
             return
-        if entry.attempt is not None:
-            entry.attempt.cancel()
-            await asyncio.wait([entry.attempt])
+        await self._stop(entry)
         self._leave(entry)
         self._fill()
+
+    async def _stop(self, entry: Entry) -> None:
+        """Let a job neither run nor wait."""
+        while entry.attempt is not None and not entry.attempt.done():
+            entry.attempt.cancel()
+            await asyncio.wait([entry.attempt])
+        self._line.remove(entry.job)
+        if entry.deadline is not None:
+            entry.deadline.cancel()
 
     def _look(self) -> Outlook:
         """Everybody's place and times, looked up at most once in a while however many watch."""

@@ -75,8 +75,11 @@ class Endpoint:
 
     async def delete(self, video_id: str) -> VideoDeleted:
         """Forget a video; one that is being made is stopped first."""
-        await self.cancel(video_id)
-        await asyncio.to_thread(self._store.delete, video_id)
+        await find_job(self._store, video_id)
+        if await asyncio.to_thread(self._store.is_open, video_id):
+            await self._scheduler.delete(video_id)
+        else:
+            await asyncio.to_thread(self._store.delete, video_id)
         return VideoDeleted(id=video_id)
 
     async def cancel(self, video_id: str) -> Video:

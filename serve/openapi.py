@@ -48,7 +48,7 @@ SENT_EVENT: Schema = {
 EVENTS: Responses = {
     200: {
         "description": "`progress` events whose data is a VideoEvent; at the end one event `completed` or `failed` "
-        "whose data is the Video",
+        "whose data is the Video, but for a video that was deleted",
         # Of each event: OpenAPI 3.1 has no other place for it.
         "content": {"text/event-stream": {"schema": SENT_EVENT}},
     },

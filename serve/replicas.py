@@ -139,6 +139,11 @@ class BrokerReplica:
         await self._recovered
         await self._broker.cancel(job_id)
 
+    async def delete(self, job_id: str) -> None:
+        """Forget a job."""
+        await self._recovered
+        await self._broker.delete(job_id)
+
     async def events(self, job_id: str) -> AsyncGenerator[Standing, None]:
         """Where a job stands."""
         await self._recovered
@@ -184,6 +189,10 @@ class RemoteBroker:
     async def cancel(self, job_id: str) -> None:
         """End a job."""
         await self._ask(lambda: self._handle.cancel.remote(job_id))
+
+    async def delete(self, job_id: str) -> None:
+        """Forget a job."""
+        await self._ask(lambda: self._handle.delete.remote(job_id))
 
     async def events(self, job_id: str) -> AsyncGenerator[Standing, None]:
         """Where a job stands."""

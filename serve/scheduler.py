@@ -20,6 +20,9 @@ class Scheduler(Protocol):
     async def cancel(self, job_id: str) -> None:
         """End a job."""
 
+    async def delete(self, job_id: str) -> None:
+        """Forget a job that has not ended; who watches it is told of no end."""
+
     def events(self, job_id: str) -> AsyncGenerator[Standing, None]:
         """Where a job stands, now and whenever that changes, until it has ended."""
 

@@ -70,24 +70,30 @@ def test_events_tell_place_progress_and_time_and_end_with_the_video(endpoint):
     assert [name for name, _ in late] == ["completed"]
 
 
-def test_a_video_that_fails_or_is_deleted_ends_the_events(endpoint):
+@pytest.mark.parametrize("status", ["queued", "in_progress"])
+def test_a_video_that_is_cancelled_or_deleted_ends_the_events(endpoint, status):
     async def scenario(endpoint):
-        videos = [await endpoint.create() for _ in range(2)]
-        watching = [asyncio.create_task(collect(endpoint, video)) for video in videos]
-        await asyncio.sleep(0.3)
-        await endpoint.http.post(f"/v1/videos/{videos[0]['id']}/cancel")
-        await endpoint.http.delete(f"/v1/videos/{videos[1]['id']}")
-        heard = await asyncio.gather(*watching)
-        return *heard, (await endpoint.http.get(f"/v1/videos/{videos[1]['id']}")).status_code
+        endpoint.worker.held_at = 3
+        others = [await endpoint.create(seconds=8) for _ in range(2 if status == "queued" else 0)]
+        cancelled, deleted = [(await endpoint.create(seconds=8))["id"] for _ in range(2)]
+        heard = {cancelled: [], deleted: []}
+        watching = [asyncio.create_task(collect(endpoint, *each)) for each in heard.items()]
+        await until(lambda: all((status, "progress") in each for each in heard.values()))
+        await endpoint.http.post(f"/v1/videos/{cancelled}/cancel")
+        await endpoint.http.delete(f"/v1/videos/{deleted}")
+        await asyncio.gather(*watching)
+        assert all(endpoint.store.is_open(each["id"]) for each in others)
+        await until(lambda: not list(storage.list_files(endpoint.store.at(deleted))))
+        return *heard.values(), (await endpoint.http.get(f"/v1/videos/{deleted}")).status_code
 
-    async def collect(endpoint, video):
-        return [name async for name, _ in events_of(endpoint.url, video["id"])]
+    async def collect(endpoint, video_id, heard):
+        async for name, event in events_of(endpoint.url, video_id):
+            heard.append((event["status"], name))
 
-    cancelled, deleted, status = endpoint(scenario, server=True, generating=False)
-    assert cancelled[-1] == "failed"
-    # It is stopped before it is deleted: who looks in between is told so, who comes later finds nothing.
-    assert deleted in (["progress"] * len(deleted), [*["progress"] * (len(deleted) - 1), "failed"])
-    assert status == 404
+    cancelled, deleted, answer = endpoint(scenario, server=True, slots=2)
+    assert cancelled[-1] == ("failed", "failed")
+    assert {name for _, name in (*cancelled[:-1], *deleted)} == {"progress"}
+    assert answer == 404
 
 
 def test_events_of_no_video_are_an_error(endpoint):
