@@ -53,8 +53,8 @@ def in_shards(rank, shape):
             optimizer.step()
         for weight, expected in zip(net, whole(dtype), strict=True):
             assert isinstance(weight, DTensor)
-            # Products of fewer matrices at a time may be added up in another order, which bfloat16 shows.
-            tolerance = 1e-12 if dtype == torch.float64 else 1e-2
+            # Products of fewer matrices at a time may be added up in another order.
+            tolerance = 1e-12 if dtype == torch.float64 else 1e-4
             torch.testing.assert_close(weight.full_tensor(), expected, rtol=tolerance, atol=tolerance)
 
 
@@ -73,7 +73,8 @@ def test_matrices_move_as_under_pytorchs():
         for weight, optimizer in zip((mine, theirs), optimizers, strict=True):
             weight.grad = gradient.clone()
             optimizer.step()
-    torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    # PyTorch's iterates in bfloat16.
+    torch.testing.assert_close(mine, theirs, rtol=2e-2, atol=2e-2)
     assert (mine - torch.eye(4, 8)).abs().max() > 0.1
 
 
