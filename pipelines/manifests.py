@@ -23,6 +23,10 @@ from rayramid.models.errors import UserError
 Row = Mapping[str, Any]
 
 _BATCH = 1024
+# Panda-70M has cells of more than the csv module's 128 KiB: all captions of an hour-long video.
+csv.field_size_limit(2**31 - 1)
+# As finetrainers looks for them beside its list of videos.
+_PROMPTS = ("captions.txt", "caption.txt", "prompt.txt", "prompts.txt")
 
 
 @dataclass(frozen=True)
@@ -82,16 +86,25 @@ def _plain(row: Row) -> Iterator[Entry]:
 
 
 def _webvid(row: Row) -> Iterator[Entry]:
-    # As its download scripts lay the files out.
+    """`videoid, contentUrl, duration, page_dir, name`, the files as its download.py lays them out (m-bain/webvid).
+
+    That one leaves out the rows without a `page_dir`, too.
+    """
+    if row.get("page_dir", "none") in (None, ""):
+        return
     yield Entry(f"{_text(row, 'page_dir')}/{_text(row, 'videoid')}.mp4", _text(row, "name"))
 
 
 def _openvid(row: Row) -> Iterator[Entry]:
+    """`video, caption, aesthetic score, motion score, …`: what its DatasetFromCSV reads (NJU-PCALab/OpenVid-1M)."""
     yield Entry(_text(row, "video"), _text(row, "caption"))
 
 
 def _panda70m(row: Row) -> Iterator[Entry]:
-    """One row per video; its cells are lists as Python writes them."""
+    """`videoID, url, timestamp, caption, matching_score`: a row per video, its cells are lists as Python writes them.
+
+    As dataset_dataloading/README.md names them (snap-research/Panda-70M), `videoID` as those who read the lists do.
+    """
     video = f"{_text(row, 'videoID', 'video_id')}.mp4"
     times, captions = (ast.literal_eval(_text(row, name)) for name in ("timestamp", "caption"))
     if len(times) != len(captions):
@@ -101,7 +114,10 @@ def _panda70m(row: Row) -> Iterator[Entry]:
 
 
 def _koala36m(row: Row) -> Iterator[Entry]:
-    """One row per clip: `<video>_<number>` as its name, the times as a list."""
+    """`videoID, url, timestamp, caption, clarity_score, …`: a row per clip, named `<video>_<number>`, times as a list.
+
+    The header of Koala_36M_1.csv and on (Koala-36M/Koala-36M-v1 on the hub), as those who read them spell it.
+    """
     name = _text(row, "videoID", "video_id")
     start, end = ast.literal_eval(_text(row, "timestamp"))
     # The file is the whole video, which the address names; without one the name does.
@@ -111,14 +127,17 @@ def _koala36m(row: Row) -> Iterator[Entry]:
 
 
 def _opensora(row: Row) -> Iterator[Entry]:
+    """`path, text` and what its tools add: what its DatasetFromCSV reads (hpcaitech/Open-Sora, tools/datasets)."""
     yield Entry(_text(row, "path"), row.get("text"))
 
 
 def _finetrainers(row: Row) -> Iterator[Entry]:
+    """A metadata.csv or .jsonl of Hugging Face's VideoFolder (a-r-r-o-w/finetrainers, docs/dataset/README.md)."""
     yield Entry(_text(row, "file_name", "video"), _text(row, "caption", "prompt", "text"))
 
 
 def _pyramid_flow(row: Row) -> Iterator[Entry]:
+    """`video, text, latent, text_fea`, or `image, text`: as in annotation/ of jy0205/Pyramid-Flow."""
     yield Entry(_text(row, "video", "image"), _text(row, "text"))
 
 
@@ -142,8 +161,11 @@ def _text(row: Row, *names: str) -> str:
 
 
 def _two_files(videos: str) -> Iterator[Entry]:
-    """`videos.txt` and the `prompt.txt` beside it, line by line."""
-    prompts = storage.join(videos.rpartition("/")[0], "prompt.txt")
+    """`videos.txt` and the captions in a file beside it, line by line."""
+    beside = [storage.join(videos.rpartition("/")[0], name) for name in _PROMPTS]
+    prompts = next((url for url in beside if storage.exists(url)), None)
+    if prompts is None:
+        raise UserError(f"{videos}: no captions beside it; they are expected in {' or '.join(_PROMPTS)}")
     lines = [storage.read_bytes(url).decode("utf-8-sig").splitlines() for url in (videos, prompts)]
     if len(lines[0]) != len(lines[1]):
         raise UserError(f"{videos}: {len(lines[0])} videos, but {prompts} has {len(lines[1])} lines")

@@ -75,6 +75,9 @@ PUBLISHED = {
             "timestamp": "['0:00:20.000', '0:00:24.500']",
             "caption": "The video shows a lake.",
             "clarity_score": 0.9,
+            "aesthetic_score": 4.8,
+            "motion_score": 3.9,
+            "video_training_suitability_score": 4.31,
         },
         [Entry("XnlRkE1SfyQ.mp4", "The video shows a lake.", None, 20000, 24500)],
     ),
@@ -97,6 +100,22 @@ def test_each_corpus_is_read_as_it_is_published(tmp_path, kind, suffix):
     assert list(read_manifest(written(tmp_path / f"list.{suffix}", [row]), kind)) == entries
 
 
+def test_cells_of_hours_of_video_are_no_trouble(tmp_path):
+    row, (_, entry) = PUBLISHED["panda-70m"]
+    times = str([["0:00:05.005", "0:01:07.5"]] * 9000)
+    captions = str(["A dog, running."] * 9000)
+    assert len(times) > 131072
+    manifest = written(tmp_path / "list.csv", [{**row, "timestamp": times, "caption": captions}])
+    assert list(read_manifest(manifest, "panda-70m")) == [entry] * 9000
+
+
+def test_videos_of_webvid_that_lie_nowhere_are_left_out(tmp_path):
+    row, entries = PUBLISHED["webvid"]
+    for suffix, nowhere in (("csv", ""), ("parquet", None)):
+        manifest = written(tmp_path / f"list.{suffix}", [row, {**row, "page_dir": nowhere}])
+        assert list(read_manifest(manifest, "webvid")) == entries
+
+
 def test_every_format_that_a_spec_may_name_has_a_reader():
     assert set(READERS) == set(PUBLISHED) == set(Source.model_fields["format"].annotation.__args__)
 
@@ -109,6 +128,11 @@ def test_finetrainers_two_text_files(tmp_path):
     (tmp_path / "prompt.txt").write_text("a boat\n")
     with pytest.raises(UserError, match=r"2 videos, but .*prompt\.txt has 1 lines"):
         list(read_manifest(str(tmp_path / "videos.txt"), "finetrainers"))
+    (tmp_path / "prompt.txt").unlink()
+    with pytest.raises(UserError, match=r"no captions beside it; they are expected in captions\.txt or caption"):
+        list(read_manifest(str(tmp_path / "videos.txt"), "finetrainers"))
+    (tmp_path / "captions.txt").write_text("a boat\na train\n")
+    assert list(read_manifest(str(tmp_path / "videos.txt"), "finetrainers")) == found
 
 
 def test_ranges_of_one_video_are_sources_of_their_own_in_one_split(tmp_path):
