@@ -1,7 +1,7 @@
 """Job 3: a caption for every kept clip: written by a model that sees it, or its source's own, or from a template."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,9 @@ from rayramid.pipelines.captioning.spec import Caption
 from rayramid.pipelines.frames import Frames, SourceFrames
 from rayramid.pipelines.identity import caption_id
 from rayramid.pipelines.job import Row
+
+if TYPE_CHECKING:
+    from rayramid.pipelines.scoring.clip import Clip
 
 COLUMNS = pa.schema(
     [
@@ -25,6 +28,8 @@ COLUMNS = pa.schema(
         ("origin", pa.string()),
         # What is wrong with it, as checks.py says, with commas; null where nobody looked.
         ("checks", pa.string()),
+        # Cosine of the clip's and the written caption's CLIP embedding; null where no model is named.
+        ("caption_fit", pa.float64()),
     ]
 )
 
@@ -37,15 +42,19 @@ class Captioner(Protocol):
 
 
 class CaptionJob:
-    """Rows are clips, each with its `template`; a result row is a caption with its origin and its faults."""
+    """Rows are clips, each with its `template`; a result row is a caption with its origin and its faults.
+
+    Written captions are compared with their clips by the open_clip model in the folder `judge`, if given.
+    """
 
     columns_out = COLUMNS
     facts: tuple[str, ...] = ()
 
-    def __init__(self, caption: Caption, deadline_s: float) -> None:
+    def __init__(self, caption: Caption, deadline_s: float, judge: str | None = None) -> None:
         self._spec = caption
         self._writer = captioner_of(caption)
         self._frames = SourceFrames(deadline_s) if self._writer else None
+        self._clip = clip_of(judge) if judge is not None else None
         self.batch = caption.batch if self._writer else 256
 
     def rows_per_group(self, row: Row) -> int:
@@ -59,7 +68,7 @@ class CaptionJob:
         clips, short = [self._look(row) for row in rows], self._spec.short_prompt
         long_ones = self._writer.captions(clips, self._spec.prompt)
         short_ones = [None] * len(rows) if short is None else self._writer.captions(clips, short)
-        return [[self._written(*each)] for each in zip(rows, long_ones, short_ones, strict=True)]
+        return [[self._written(*each)] for each in zip(rows, clips, long_ones, short_ones, strict=True)]
 
     def _look(self, row: Row) -> Frames:
         """A few frames evenly over the clip, small."""
@@ -72,9 +81,11 @@ class CaptionJob:
             raise DecodeError(row["uri"], "no frames")
         return np.concatenate(windows)[: self._spec.frames]
 
-    def _written(self, row: Row, written: str, written_short: str | None) -> Row:
+    def _written(self, row: Row, frames_THWC: Frames, written: str, written_short: str | None) -> Row:
         caption, faults = _usable(written)
         found = _row(row, caption, f"model:{self._spec.identity}")
+        if self._clip is not None:
+            found["caption_fit"] = float(self._clip.embed_texts([caption])[0] @ self._clip.embed(frames_THWC))
         if written_short is not None:
             short, short_faults = _usable(written_short)
             found |= {"short_id": caption_id(short), "short": short}
@@ -89,6 +100,13 @@ def _usable(written: str) -> tuple[str, Sequence[str]]:
     if fatal:
         raise ValueError(f"caption: {', '.join(fatal)}: {written[:200]}")
     return found.text, found.wrong
+
+
+def clip_of(folder: str) -> "Clip":
+    """The open_clip model in a folder."""
+    from rayramid.pipelines.scoring.clip import Clip
+
+    return Clip(folder)
 
 
 def captioner_of(caption: Caption) -> Captioner | None:

@@ -11,13 +11,13 @@ from rayramid.pipelines.job import Row
 from rayramid.pipelines.outcomes import outcomes_of
 from rayramid.pipelines.plan import read_plans
 from rayramid.pipelines.removals import read_removals
-from rayramid.pipelines.selection import Limits, broken_rule, limits
-from rayramid.pipelines.spec import JobName, Keep
+from rayramid.pipelines.selection import Limits, broken_rule, limits, of_codecs
+from rayramid.pipelines.spec import SCORES, JobName, Thresholds
 from rayramid.pipelines.stages import RESULTS
 
 # What the shots job says of a clip, and what its source said when it was cut.
 CLIPS = pa.schema([*RESULTS["shots"], *((name, pa.string()) for name in ("uri", "name", "kind", "licence", "split"))])
-SCORES = pa.schema([("clip_id", pa.string()), *((name, pa.float64()) for name in Keep.model_fields)])
+SCORED = pa.schema([("clip_id", pa.string()), *((name, pa.float64()) for name in SCORES)])
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Clips:
     unscored: int
 
 
-def read_clips(root: str, keep: Keep) -> Clips:
-    """Every clip that the shots job ever cut below `root` and nobody removed, judged by its scores.
+def read_clips(root: str, keep: Thresholds) -> Clips:
+    """Every clip that the shots job ever cut below `root` and nobody removed, judged by its scores and its file.
 
-    Without thresholds in `keep`, no scores are needed.
+    Without thresholds on scores in `keep`, no scores are needed.
 
     Raises:
         UserError: nothing was cut there, or thresholds are given and nothing is scored.
@@ -50,19 +50,20 @@ def read_clips(root: str, keep: Keep) -> Clips:
     if clips.num_rows == 0:
         raise UserError(f"{root}: no clips here; cut some with `rayramid data run SPEC --only shots`")
     clips = tables.distinct(clips, "clip_id").sort_by("clip_id")
-    if keep == Keep():
-        return Clips(clips, 0, 0)
-    scores = tables.found(clips["clip_id"], _results(root, "score", SCORES), "clip_id")
+    coded = clips if keep.codecs is None else clips.filter(of_codecs(clips, keep.codecs))
+    if not keep.on_scores:
+        return Clips(coded, clips.num_rows - coded.num_rows, 0)
+    scores = tables.found(coded["clip_id"], _results(root, "score", SCORED), "clip_id")
     scored = scores["clip_id"].is_valid()
-    judged, scores = clips.filter(scored), scores.filter(scored)
+    judged, scores = coded.filter(scored), scores.filter(scored)
     if judged.num_rows == 0:
         raise UserError(f"{root}: no clip is scored; `keep` needs `rayramid data run SPEC --only score` first")
-    bounds = limits(scores, keep)
+    bounds = limits(scores, keep, SCORES)
     fits = tables.computed(
-        scores, SCORES.names, lambda *row: _fits(dict(zip(SCORES.names, row, strict=True)), bounds), pa.bool_()
+        scores, SCORED.names, lambda *row: _fits(dict(zip(SCORED.names, row, strict=True)), bounds), pa.bool_()
     )
-    kept = judged.filter(fits)
-    return Clips(kept, judged.num_rows - kept.num_rows, clips.num_rows - judged.num_rows)
+    kept, unscored = judged.filter(fits), coded.num_rows - judged.num_rows
+    return Clips(kept, clips.num_rows - kept.num_rows - unscored, unscored)
 
 
 def _fits(scores: Row, bounds: Mapping[str, Limits]) -> bool:

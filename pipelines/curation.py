@@ -20,8 +20,19 @@ from rayramid.pipelines.ledger import Ledger
 from rayramid.pipelines.outcomes import Outcomes, none_of
 from rayramid.pipelines.receipts import Failure
 from rayramid.pipelines.removals import Removals
-from rayramid.pipelines.selection import Limits, limits, near_prompts, verdicts, without_duplicates, without_prompts
-from rayramid.pipelines.spec import DataSpec
+from rayramid.pipelines.selection import (
+    CAPTION_FIT,
+    Limits,
+    limits,
+    near_prompts,
+    reason_of,
+    verdicts,
+    without_codecs,
+    without_duplicates,
+    without_misfits,
+    without_prompts,
+)
+from rayramid.pipelines.spec import SCORES, DataSpec, Encode
 
 Fate = Literal["kept", "rejected", "failed", "pending"]
 
@@ -65,6 +76,18 @@ class Curation:
         whole_sources = {"failed": shots.failed, "pending": shots.pending}.get(fate, 0)
         return whole_sources + pc.equal(self.fates, fate).true_count
 
+    @property
+    def measures(self) -> pa.Table:
+        """Of each clip the numbers that a threshold may bound."""
+        return tables.beside(self.results["score"].select(SCORES), self.results["caption"].select([CAPTION_FIT]))
+
+    def reason(self, number: int, encode: Encode) -> str | None:
+        """Why the clip of this number is rejected, in words; None if it is not."""
+        clip, measures, verdict = (
+            table.slice(number, 1).to_pylist()[0] for table in (self.clips, self.measures, self.verdicts)
+        )
+        return reason_of(clip, measures, verdict, self.bounds, encode)
+
 
 def walk(spec: DataSpec, sources: pa.Table, removals: Removals, perform: Perform, encoders: Encoders) -> Curation:
     """Go through the five jobs in order, each on what the one before it gave; what was removed takes no part."""
@@ -80,8 +103,9 @@ def walk(spec: DataSpec, sources: pa.Table, removals: Removals, perform: Perform
     ids = clips["clip_id"]
     work = stages.score_work(spec, clips)
     scores = _aligned(ids, "clip_id", work, book(perform(work)))
-    bounds = limits(scores, spec.keep)
-    judged = without_duplicates(verdicts(clips, scores, bounds, spec.encode), clips, scores, spec.duplicates)
+    bounds = limits(scores, spec.keep, SCORES)
+    judged = without_codecs(verdicts(clips, scores, bounds, spec.encode), clips, spec.keep.codecs)
+    judged = without_duplicates(judged, clips, scores, spec.duplicates)
 
     work = stages.caption_work(spec, clips.filter(judged["bucket"].is_valid()))
     found = book(perform(work))
@@ -90,6 +114,8 @@ def walk(spec: DataSpec, sources: pa.Table, removals: Removals, perform: Perform
     captioned = _aligned(ids, "clip_id", work, replace(found, rows=found.rows.drop(["caption", "short"])))
     near = near_prompts(captions, read_prompts(spec.duplicates.prompts), spec.duplicates.prompt_words)
     judged = without_prompts(judged, captioned, near)
+    fits = limits(captioned, spec.keep, [CAPTION_FIT])
+    judged = without_misfits(judged, captioned, fits[CAPTION_FIT])
     text = encoders.text()
     embedding = stages.embed_work(spec.root, captions, text) if text else None
     found = book(perform(embedding) if embedding else none_of("embed", captions.num_rows, stages.RESULTS["embed"]))
@@ -112,7 +138,7 @@ def walk(spec: DataSpec, sources: pa.Table, removals: Removals, perform: Perform
         results=results,
         fates=_fates(judged, scores["ok"], results.values()),
         captions=captions,
-        bounds=bounds,
+        bounds={**bounds, **fits},
         text=text,
         vae=vae,
     )

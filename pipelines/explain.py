@@ -13,8 +13,7 @@ from rayramid.models.errors import UserError
 from rayramid.pipelines import curate, manifest, tables
 from rayramid.pipelines.curation import Curation
 from rayramid.pipelines.removals import read_removals
-from rayramid.pipelines.selection import reason_of
-from rayramid.pipelines.spec import DataSpec, Keep
+from rayramid.pipelines.spec import DataSpec
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,11 @@ def explain(root: str, clip_id: str, models: str | None = None) -> Explanation:
             tuple(versions),
             _models(root, versions, models),
         )
-    clip, score, judged, latent, captioned = (
+    clip, measures, judged, latent, captioned = (
         table.slice(number, 1).to_pylist()[0]
         for table in (
             curation.clips,
-            curation.results["score"],
+            curation.measures,
             curation.verdicts,
             curation.results["encode"],
             curation.results["caption"],
@@ -113,9 +112,9 @@ def explain(root: str, clip_id: str, models: str | None = None) -> Explanation:
             )
         },
         scores={
-            name: {"value": score[name], "min": curation.bounds[name].min, "max": curation.bounds[name].max}
-            for name in Keep.model_fields
-            if score[name] is not None
+            name: {"value": value, "min": curation.bounds[name].min, "max": curation.bounds[name].max}
+            for name, value in measures.items()
+            if value is not None
         },
         fate=fate,
         reason=_reason(spec, curation, number, fate, clip["clip_id"]),
@@ -146,9 +145,7 @@ def _removed(root: str, clip_id: str) -> str | None:
 
 def _reason(spec: DataSpec, curation: Curation, number: int, fate: str, clip_id: str) -> str | None:
     if fate == "rejected":
-        return reason_of(
-            curation.clips, curation.results["score"], curation.verdicts, number, curation.bounds, spec.encode
-        )
+        return curation.reason(number, spec.encode)
     if fate == "failed":
         own = [
             f"{job}: {failure.error}: {failure.message}"

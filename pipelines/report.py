@@ -21,10 +21,9 @@ from rayramid.models import storage
 from rayramid.pipelines import tables
 from rayramid.pipelines.curation import Curation
 from rayramid.pipelines.ledger import Ledger
-from rayramid.pipelines.selection import Limits, reason_of
-from rayramid.pipelines.spec import JOBS, DataSpec, Keep
+from rayramid.pipelines.selection import Limits
+from rayramid.pipelines.spec import JOBS, DataSpec
 
-SCORES = tuple(Keep.model_fields)
 GALLERY = 24
 # Clips on either side of a threshold.
 NEAR = 6
@@ -99,7 +98,7 @@ def write_report(
         fates={fate: curation.count(fate) for fate in ("kept", "rejected", "failed", "pending")},
         funnel=_funnel(curation),
         rules=_rules(curation),
-        histograms=histograms(curation.results["score"], curation.fates, curation.bounds),
+        histograms=histograms(curation.measures, curation.fates, curation.bounds),
         edges=_edges(spec, curation),
         kept=[_card(spec, curation, row) for row in _sample(curation, "kept")],
         rejected=[_card(spec, curation, row) for row in _sample(curation, "rejected")],
@@ -110,13 +109,13 @@ def write_report(
     storage.write_atomic(storage.join(spec.root, "report", "index.html"), page.encode())
 
 
-def histograms(scores: pa.Table, fates: pa.Array, bounds: Mapping[str, Limits]) -> list[Histogram]:
-    """One for each score that has values."""
+def histograms(measures: pa.Table, fates: pa.Array, bounds: Mapping[str, Limits]) -> list[Histogram]:
+    """One for each column that has values."""
     kept = pc.equal(fates, "kept")
     found = []
-    for name in SCORES:
-        known = scores[name].is_valid()
-        values = scores[name].filter(known).to_numpy()
+    for name, column in zip(measures.column_names, measures.columns, strict=True):
+        known = column.is_valid()
+        values = column.filter(known).to_numpy()
         if len(values):
             found.append(histogram(name, values, kept.filter(known.combine_chunks()).to_numpy(False), bounds[name]))
     return found
@@ -163,12 +162,12 @@ def nearest(
 
 
 def _edges(spec: DataSpec, curation: Curation) -> list[Edge]:
-    found = []
+    found, measures = [], curation.measures
     for name, bound in curation.bounds.items():
         for sign, threshold in (("≥", bound.min), ("≤", bound.max)):
             if threshold is None:
                 continue
-            values = curation.results["score"][name].to_numpy().astype(np.float64)
+            values = measures[name].to_numpy().astype(np.float64)
             sides = nearest(values, threshold, above=sign == "≥")
             cards = [tuple(_card(spec, curation, number) for number in side) for side in sides]
             found.append(Edge(name, sign, threshold, *cards))
@@ -224,9 +223,10 @@ def _sample(curation: Curation, fate: str) -> list[int]:
 
 def _card(spec: DataSpec, curation: Curation, number: int) -> dict[str, Any]:
     """What is shown of one clip."""
-    clip, score, captioned = (
+    results = curation.results
+    clip, score, captioned, measures = (
         table.slice(number, 1).to_pylist()[0]
-        for table in (curation.clips, curation.results["score"], curation.results["caption"])
+        for table in (curation.clips, results["score"], results["caption"], curation.measures)
     )
     url = storage.join(spec.root, score["file"])
     preview = base64.b64encode(storage.read_range(url, score["preview_offset"], score["preview_length"])).decode()
@@ -238,11 +238,9 @@ def _card(spec: DataSpec, curation: Curation, number: int) -> dict[str, Any]:
         "range": f"{clip['start_ms'] / 1000:.2f}–{clip['end_ms'] / 1000:.2f} s",
         "split": clip["split"],
         "bucket": curation.verdicts["bucket"][number].as_py(),
-        "reason": reason_of(
-            curation.clips, curation.results["score"], curation.verdicts, number, curation.bounds, spec.encode
-        ),
+        "reason": curation.reason(number, spec.encode),
         "caption": caption["caption"][0].as_py(),
-        "scores": {name: score[name] for name in SCORES if score[name] is not None},
+        "scores": {name: value for name, value in measures.items() if value is not None},
     }
 
 

@@ -1,7 +1,7 @@
 """Which clips are kept. Computed from stored scores whenever they are read, so a new threshold decodes nothing."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,7 +13,7 @@ from rayramid.pipelines import tables
 from rayramid.pipelines.buckets import Bucket, NoBucketError, choose
 from rayramid.pipelines.duplicates import groups, keepers
 from rayramid.pipelines.job import Row
-from rayramid.pipelines.spec import Bound, Duplicates, Encode, Keep
+from rayramid.pipelines.spec import Bound, Duplicates, Encode, Thresholds
 
 # A clip is judged by these columns beside its scores.
 JUDGED = ["kind", "width", "height", "start_ms", "end_ms"]
@@ -32,8 +32,10 @@ VERDICTS = pa.schema(
 
 # Rules that a clip breaks by what other clips are: it shows what one of the same split, or of val, shows.
 DUPLICATE, LEAK = "duplicate", "val_leak"
-# By what its caption is: near a prompt that models are judged by.
-PROMPT = "eval_prompt"
+# By what its caption is: near a prompt that models are judged by, or far from what the clip shows.
+PROMPT, CAPTION_FIT = "eval_prompt", "caption_fit"
+# By how its file is coded.
+CODEC = "codec"
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,10 @@ class Verdict:
     reason: str | None = None
 
 
-def limits(scores: pa.Table, keep: Keep) -> dict[str, Limits]:
-    """The thresholds as numbers; quantiles are over these scores."""
+def limits(scores: pa.Table, keep: Thresholds, names: Iterable[str]) -> dict[str, Limits]:
+    """The thresholds on these columns as numbers; quantiles are over their values."""
     found = {}
-    for name in Keep.model_fields:
+    for name in names:
         bound: Bound = getattr(keep, name)
         found[name] = Limits(_number(bound.min, scores[name]), _number(bound.max, scores[name]))
     return found
@@ -70,6 +72,16 @@ def verdicts(clips: pa.Table, scores: pa.Table, bounds: Mapping[str, Limits], en
         pa.RecordBatch.from_pylist(some, schema=VERDICTS) for some in iter(lambda: list(islice(rows, tables.BATCH)), [])
     ]
     return pa.Table.from_batches(batches, VERDICTS)
+
+
+def without_codecs(judged: pa.Table, clips: pa.Table, codecs: Sequence[str] | None) -> pa.Table:
+    """The verdicts, those of videos of other codecs turned into rejections."""
+    return judged if codecs is None else _rejected(judged, pc.invert(of_codecs(clips, codecs)), CODEC)
+
+
+def of_codecs(clips: pa.Table, codecs: Sequence[str]) -> pa.ChunkedArray:
+    """Which clips are of files coded so; still pictures always are."""
+    return pc.or_(tables.within(clips["codec"], codecs), pc.equal(clips["kind"], "image"))
 
 
 def without_duplicates(judged: pa.Table, clips: pa.Table, scores: pa.Table, duplicates: Duplicates) -> pa.Table:
@@ -94,15 +106,17 @@ def without_prompts(judged: pa.Table, captioned: pa.Table, near: Sequence[str]) 
     """The verdicts, those of clips that have one of these captions, by id, turned into rejections."""
     if not near:
         return judged
-    flags = [tables.within(captioned[name], near) for name in ("caption_id", "short_id")]
-    out = pc.and_(pc.or_(*flags), judged["bucket"].is_valid())
-    columns = {
-        name: pc.if_else(
-            out, pa.scalar(PROMPT if name == "rule" else None, judged.schema.field(name).type), judged[name]
-        )
-        for name in judged.column_names
-    }
-    return pa.table(columns)
+    return _rejected(
+        judged, pc.or_(*(tables.within(captioned[name], near) for name in ("caption_id", "short_id"))), PROMPT
+    )
+
+
+def without_misfits(judged: pa.Table, captioned: pa.Table, bound: Limits) -> pa.Table:
+    """The verdicts, those of clips whose written caption does not fit them within this bound turned into rejections."""
+    broken = tables.computed(
+        captioned, [CAPTION_FIT], lambda fit: broken_bound(CAPTION_FIT, fit, bound) is not None, pa.bool_()
+    )
+    return _rejected(judged, broken, CAPTION_FIT)
 
 
 def near_prompts(captions: pa.Table, prompts: Sequence[str], share: float) -> list[str]:
@@ -141,29 +155,46 @@ def judge(clip: Row, scores: Row, bounds: Mapping[str, Limits], encode: Encode) 
     return Verdict(bucket)
 
 
-def reason_of(
-    clips: pa.Table, scores: pa.Table, judged: pa.Table, number: int, bounds: Mapping[str, Limits], encode: Encode
-) -> str | None:
-    """Why the clip of this number is rejected, in words; None if it is not."""
-    clip, row, verdict = (table.slice(number, 1).to_pylist()[0] for table in (clips, scores, judged))
-    if verdict["rule"] == PROMPT:
+def reason_of(clip: Row, measures: Row, verdict: Row, bounds: Mapping[str, Limits], encode: Encode) -> str | None:
+    """Why a clip has this verdict, in words; None if it is not rejected."""
+    rule = verdict["rule"]
+    if rule == PROMPT:
         return f"{PROMPT}: its caption is near a prompt that models are judged by"
+    if rule == CODEC:
+        return f"{CODEC}: {clip['codec']} is not among those of keep.codecs"
+    if rule == CAPTION_FIT:
+        return broken_bound(CAPTION_FIT, measures[CAPTION_FIT], bounds[CAPTION_FIT])
     if verdict["twin"] is not None:
-        return f"{verdict['rule']}: shows what {verdict['twin']} shows"
-    return judge(clip, row, bounds, encode).reason
+        return f"{rule}: shows what {verdict['twin']} shows"
+    return judge(clip, measures, bounds, encode).reason
 
 
 def broken_rule(scores: Row, bounds: Mapping[str, Limits]) -> Verdict | None:
     """The rejection by the first threshold that is not met; None if all are. A score that is null breaks none."""
     for name, bound in bounds.items():
-        value = scores[name]
-        if value is None:
-            continue
-        if bound.min is not None and value < bound.min:
-            return Verdict(None, name, f"{name} {value:.4g} < {bound.min:.4g}")
-        if bound.max is not None and value > bound.max:
-            return Verdict(None, name, f"{name} {value:.4g} > {bound.max:.4g}")
+        reason = broken_bound(name, scores[name], bound)
+        if reason is not None:
+            return Verdict(None, name, reason)
     return None
+
+
+def broken_bound(name: str, value: float | None, bound: Limits) -> str | None:
+    """Which side of a bound a value is beyond, in words; None if it is within, or null."""
+    if value is not None and bound.min is not None and value < bound.min:
+        return f"{name} {value:.4g} < {bound.min:.4g}"
+    if value is not None and bound.max is not None and value > bound.max:
+        return f"{name} {value:.4g} > {bound.max:.4g}"
+    return None
+
+
+def _rejected(judged: pa.Table, out: pa.ChunkedArray, rule: str) -> pa.Table:
+    """The verdicts, those of kept clips that are out turned into rejections by a rule."""
+    gone = pc.and_(out, judged["bucket"].is_valid())
+    columns = {}
+    for field in VERDICTS:
+        value = pa.scalar(rule if field.name == "rule" else None, field.type)
+        columns[field.name] = pc.if_else(gone, value, judged[field.name])
+    return pa.table(columns)
 
 
 def _verdict_row(verdict: Verdict) -> Row:

@@ -88,7 +88,8 @@ class Score(Part):
     text: bool = Field(default=False, description="measure overlay text (the extra `ocr`)")
     nsfw: bool = Field(default=False, description="measure NSFW (the extra `nsfw`)")
     clip: Location | None = Field(
-        default=None, description="folder of an open_clip model: embeddings, and how captions of sources fit"
+        default=None,
+        description="folder of an open_clip model: embeddings, and how captions of sources and written ones fit",
     )
     aesthetics: Location | None = Field(default=None, description="LAION's linear head for the embeddings of `clip`")
 
@@ -117,8 +118,8 @@ class Bound(Part):
     max: Threshold | None = None
 
 
-class Keep(Part):
-    """Thresholds, applied whenever scores are read: changing them decodes nothing."""
+class Thresholds(Part):
+    """What a clip's scores and its file must be, applied whenever scores are read: changing them decodes nothing."""
 
     duration_s: Bound = Bound()
     short_side: Bound = Bound()
@@ -137,6 +138,24 @@ class Keep(Part):
     nsfw: Bound = Bound()
     aesthetics: Bound = Bound()
     text_fit: Bound = Bound()
+    codecs: list[str] | None = Field(
+        default=None, min_length=1, description="of video files, by ffmpeg's names as [h264, hevc, av1]; default: any"
+    )
+
+    @property
+    def on_scores(self) -> bool:
+        """Whether any score is bounded."""
+        return any(getattr(self, name) != Bound() for name in SCORES)
+
+
+# What the job `score` says of a clip in numbers.
+SCORES = tuple(name for name, field in Thresholds.model_fields.items() if field.annotation is Bound)
+
+
+class Keep(Thresholds):
+    """Thresholds on clips and on their captions."""
+
+    caption_fit: Bound = Bound()
 
 
 class Duplicates(Part):

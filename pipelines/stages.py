@@ -18,7 +18,7 @@ from rayramid.pipelines.identity import digest
 from rayramid.pipelines.job import Job, Recipe
 from rayramid.pipelines.latents import BYTES_PER_VALUE
 from rayramid.pipelines.plan import Item
-from rayramid.pipelines.spec import DataSpec, JobName, Keep, Score, Shots
+from rayramid.pipelines.spec import SCORES, DataSpec, JobName, Score, Shots
 
 # Rows of one shard at most, so that a shard takes minutes, not hours; of latents also a number of bytes.
 LARGEST = {"shots": 8, "score": 64, "caption": 1024, "embed": 256, "encode": 256}
@@ -49,7 +49,7 @@ RESULTS: Mapping[JobName, pa.Schema] = {
     ),
     "score": pa.schema(
         [
-            *((name, pa.float64()) for name in Keep.model_fields),
+            *((name, pa.float64()) for name in SCORES),
             ("content_hash", pa.string()),
             ("perceptual_hash", pa.string()),
             *_places("preview", "offset", "length"),
@@ -61,6 +61,7 @@ RESULTS: Mapping[JobName, pa.Schema] = {
             ("caption", pa.large_string()),
             ("short_id", pa.string()),
             ("short", pa.large_string()),
+            ("caption_fit", pa.float64()),
         ]
     ),
     "embed": pa.schema(
@@ -115,7 +116,7 @@ def shots_work(spec: DataSpec, sources: pa.Table) -> Work:
 def score_work(spec: DataSpec, clips: pa.Table) -> Work:
     """Every clip is to be scored."""
     # The scores' names too: clips that were scored before there was one of them are scored anew.
-    how = {**spec.score.model_dump(), "scores": list(Keep.model_fields)}
+    how = {**spec.score.model_dump(), "scores": list(SCORES)}
     # How a caption fits is scored too, where there is a model for it.
     told = ["clip_id", "source_caption"] if spec.score.clip is not None else ["clip_id"]
     items = _named(clips, told, lambda *told: digest("score", how, *told))
@@ -128,14 +129,17 @@ def score_work(spec: DataSpec, clips: pa.Table) -> Work:
 def caption_work(spec: DataSpec, kept: pa.Table) -> Work:
     """Every kept clip is to be captioned; who writes, or its own caption, or what fills the template is in the name."""
     template, writer = spec.caption.template, spec.caption.identity
+    # What is written is compared with the clip, too, where there is a model for it.
+    judge = spec.score.clip if writer is not None else None
+    told_writer = {"writer": writer} if judge is None else {"writer": writer, "judge": judge}
 
     def name(clip_id: str, own: str | None, clip_name: str) -> str:
         told = own or {"template": template, "name": clip_name}
-        return digest("caption", told if writer is None else {"writer": writer}, clip_id)
+        return digest("caption", told if writer is None else told_writer, clip_id)
 
     items = _named(kept, ["clip_id", "source_caption", "name"], name)
     items = items.append_column("template", tables.constant(items, template, pa.string()))
-    return _work("caption", items, partial(_caption_job, spec.caption, spec.decode.deadline_s))
+    return _work("caption", items, partial(_caption_job, spec.caption, judge, spec.decode.deadline_s))
 
 
 def embed_work(root: str, captions: pa.Table, text: Encoder) -> Work:
@@ -190,10 +194,10 @@ def _score_job(score: Score, deadline_s: float) -> Job:
     return ScoreJob(score, deadline_s)
 
 
-def _caption_job(caption: Caption, deadline_s: float) -> Job:
+def _caption_job(caption: Caption, judge: str | None, deadline_s: float) -> Job:
     from rayramid.pipelines.caption import CaptionJob
 
-    return CaptionJob(caption, deadline_s)
+    return CaptionJob(caption, deadline_s, judge)
 
 
 def _embed_job(text_url: str) -> Job:

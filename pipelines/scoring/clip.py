@@ -34,18 +34,20 @@ class Clip:
                 raise UserError(f"{folder}: no open_clip_config.json here; score.clip is an open_clip model's folder")
             self._model, self._prepare = open_clip.create_model_from_pretrained(f"local-dir:{local}")
             self._tokens = open_clip.get_tokenizer(f"local-dir:{local}")
-        self._model.eval()
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model.to(self._device).eval()
 
     @torch.inference_mode()
     def embed(self, frames_THWC: Frames) -> Vector:
         """The mean of the frames' unit embeddings, of unit length: [D]."""
         images_TCHW = torch.stack([self._prepare(Image.fromarray(frame)) for frame in frames_THWC])
-        return _unit(_unit(self._model.encode_image(images_TCHW).float().numpy()).mean(axis=0))
+        embeddings_TD = self._model.encode_image(images_TCHW.to(self._device)).float().cpu().numpy()
+        return _unit(_unit(embeddings_TD).mean(axis=0))
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Vector:
-        """Unit embeddings [N, D]."""
-        return _unit(self._model.encode_text(self._tokens(list(texts))).float().numpy())
+        """Unit embeddings [N, D] of as many of the texts' tokens as the model reads, CLIP's own 77."""
+        return _unit(self._model.encode_text(self._tokens(list(texts)).to(self._device)).float().cpu().numpy())
 
 
 class Aesthetics:

@@ -1,11 +1,13 @@
-"""Small real files for the pipelines' tests, and roots of both kinds: a folder and a bucket."""
+"""Small real files for the pipelines' tests, roots of both kinds (a folder and a bucket), models and who writes."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from caption_server import Server
 from numpy.typing import NDArray
 
 from rayramid.models.media.write import write_mp4
@@ -40,6 +42,25 @@ def in_process() -> Iterator[None]:
         patch.setattr(curate, "execute", execute)
         patch.setattr(curate, "begin", begin)
         yield
+
+
+@pytest.fixture
+def caption_server() -> Iterator[Server]:
+    """Writes captions of pictures."""
+    running = Server()
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield running
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A seeded CLIP of 32 pixels."""
+    # It imports what most tests here do not need, and takes seconds.
+    from tiny_clip import write_tiny_clip
+
+    return write_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture

@@ -8,22 +8,25 @@ from rayramid.pipelines.selection import (
     judge,
     limits,
     near_prompts,
+    reason_of,
     verdicts,
+    without_codecs,
+    without_misfits,
     without_prompts,
 )
-from rayramid.pipelines.spec import Encode, Keep
+from rayramid.pipelines.spec import SCORES, Encode, Keep
 
 ENCODE = Encode(sizes=["128x128"], frames=[9], fps=24)
 CLIP = {"kind": "video", "width": 200, "height": 200, "start_ms": 0, "end_ms": 1000}
 
 
 def scores(**values):
-    return {**dict.fromkeys(Keep.model_fields, 1.0), **values}
+    return {**dict.fromkeys(SCORES, 1.0), **values}
 
 
 def bounds(rows=(), **keep):
-    schema = pa.schema([(name, pa.float64()) for name in Keep.model_fields])
-    return limits(pa.Table.from_pylist(list(rows), schema=schema), Keep.model_validate(keep))
+    schema = pa.schema([(name, pa.float64()) for name in SCORES])
+    return limits(pa.Table.from_pylist(list(rows), schema=schema), Keep.model_validate(keep), SCORES)
 
 
 def test_a_clip_within_every_bound_has_a_bucket():
@@ -56,7 +59,7 @@ def test_a_clip_without_a_bucket_is_rejected_not_failed():
 
 def test_verdicts_are_in_the_clips_order_and_null_without_a_score():
     rows = [{"ok": True, **scores()}, {"ok": False}, {"ok": True, **scores(motion=0.0)}]
-    columns = [("ok", pa.bool_()), *((name, pa.float64()) for name in Keep.model_fields)]
+    columns = [("ok", pa.bool_()), *((name, pa.float64()) for name in SCORES)]
     clips = pa.Table.from_pylist([CLIP] * 3).select(JUDGED)
     found = verdicts(clips, pa.Table.from_pylist(rows, schema=pa.schema(columns)), bounds(motion={"min": 1}), ENCODE)
     assert found["bucket"].to_pylist() == ["128x128x2", None, None]
@@ -64,13 +67,37 @@ def test_verdicts_are_in_the_clips_order_and_null_without_a_score():
     assert found["rule"].to_pylist() == [None, None, "motion"]
 
 
+KEPT = {"bucket": "128x128x2", "height": 128, "width": 128, "frames": 9, "rule": None, "twin": None}
+LOW = {**dict.fromkeys(KEPT), "rule": "blur"}
+
+
+def test_videos_of_other_codecs_are_out_and_pictures_have_none():
+    clips = pa.table({"codec": ["h264", "mpeg4", "image", "mpeg4"], "kind": ["video", "video", "image", "video"]})
+    judged = pa.Table.from_pylist([KEPT, KEPT, KEPT, LOW], schema=VERDICTS)
+    found = without_codecs(judged, clips, ["h264", "hevc"])
+    assert found["rule"].to_pylist() == [None, "codec", None, "blur"]
+    assert found["bucket"].to_pylist() == ["128x128x2", None, "128x128x2", None]
+    assert without_codecs(judged, clips, None) is judged
+    reason = reason_of({"codec": "mpeg4"}, {}, found.to_pylist()[1], {}, ENCODE)
+    assert reason == "codec: mpeg4 is not among those of keep.codecs"
+
+
+def test_clips_whose_caption_fits_them_badly_are_out_and_those_that_nobody_compared_stay():
+    judged = pa.Table.from_pylist([KEPT, KEPT, KEPT, LOW], schema=VERDICTS)
+    captioned = pa.table({"caption_fit": pa.array([0.3, 0.1, None, 0.1])})
+    keep = Keep.model_validate({"caption_fit": {"min": 0.16}})
+    (bound,) = limits(captioned, keep, ["caption_fit"]).values()
+    found = without_misfits(judged, captioned, bound)
+    assert found["rule"].to_pylist() == [None, "caption_fit", None, "blur"]
+    reason = reason_of({}, {"caption_fit": 0.1}, found.to_pylist()[1], {"caption_fit": bound}, ENCODE)
+    assert reason == "caption_fit 0.1 < 0.16"
+
+
 def test_captions_near_a_prompt_of_the_evaluation_take_their_clips_out():
     captions = pa.table({"caption_id": ["a", "b", "c"], "caption": ["A red car, driving.", "a dog", ""]})
     assert near_prompts(captions, ["a red car driving", "  "], 0.75) == ["a"]
     assert near_prompts(captions, ["a red car driving fast uphill"], 0.75) == []
-    bucket = {"bucket": "128x128x2", "height": 128, "width": 128, "frames": 9, "rule": None, "twin": None}
-    low = {**dict.fromkeys(bucket), "rule": "blur"}
-    judged = pa.Table.from_pylist([bucket, low, bucket, bucket], schema=VERDICTS)
+    judged = pa.Table.from_pylist([KEPT, LOW, KEPT, KEPT], schema=VERDICTS)
     captioned = pa.table(
         {"caption_id": ["a", "a", "b", "b"], "short_id": pa.array([None, None, "a", None], pa.string())}
     )

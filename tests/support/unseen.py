@@ -17,7 +17,7 @@ from rayramid.pipelines.identity import caption_id, digest
 from rayramid.pipelines.job import Row, job_folder
 from rayramid.pipelines.plan import Item, Shard, read_shard
 from rayramid.pipelines.receipts import Receipt
-from rayramid.pipelines.spec import DataSpec, Keep
+from rayramid.pipelines.spec import SCORES, DataSpec
 
 PLACE = {"row_group": 0, "row": 0, "offset": 4, "length": 4096, "crc32": 0}
 
@@ -83,7 +83,7 @@ def _shots(row: Row, recipe: Any) -> tuple[Row, Row]:
 
 def _score(row: Row, recipe: Any) -> tuple[Row, Row]:
     share = int(row["clip_id"][:8], 16) / 2**32
-    return dict.fromkeys(Keep.model_fields, share), {"preview": PLACE}
+    return dict.fromkeys(SCORES, share), {"preview": PLACE}
 
 
 def _caption(row: Row, recipe: Any) -> tuple[Row, Row]:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from rayramid.models import storage
 from rayramid.models.vae.perceptual import Backbone
-from rayramid.pipelines.spec import Keep
+from rayramid.pipelines.spec import Thresholds
 from rayramid.platform.training.spec.curriculum import Schedule
 from rayramid.platform.training.spec.fields import Below1, Count, Location, Positive, Share, Strict
 from rayramid.platform.training.spec.optimizer import Optimizer
@@ -77,11 +77,11 @@ class ClipSource(Strict):
 
     Attributes:
         root: the dataset's folder or URL.
-        keep: thresholds on the clips' scores, as in the data spec; without any, no scores are needed.
+        keep: thresholds on the clips' scores and codecs, as in the data spec; without any, no scores are needed.
     """
 
     root: Location
-    keep: Keep = Keep()
+    keep: Thresholds = Thresholds()
 
 
 class Phase(Strict):

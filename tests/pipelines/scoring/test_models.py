@@ -1,5 +1,3 @@
-import json
-
 import cv2
 import numpy as np
 import open_clip
@@ -16,23 +14,6 @@ from rayramid.pipelines.spec import Score
 
 def plain(frames=4, height=360, width=640, luma=90):
     return np.full((frames, height, width, 3), luma, np.uint8)
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory):
-    """A seeded CLIP of 32 pixels as open_clip publishes them."""
-    folder = tmp_path_factory.mktemp("clip")
-    model = {
-        "embed_dim": 32,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-    }
-    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": preprocess}))
-    torch.manual_seed(0)
-    weights = open_clip.model.CLIP(**model).state_dict()
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "open_clip_model.safetensors")
-    return folder
 
 
 def test_without_a_model_its_score_is_null():

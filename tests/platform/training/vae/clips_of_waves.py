@@ -7,7 +7,7 @@ import numpy as np
 from rayramid.pipelines import plan as plans
 from rayramid.pipelines.clips import read_clips
 from rayramid.pipelines.sources import list_sources
-from rayramid.pipelines.spec import DataSpec, Keep
+from rayramid.pipelines.spec import DataSpec, Thresholds
 from rayramid.pipelines.stages import Work, score_work, shots_work
 from rayramid.pipelines.worker import work
 
@@ -49,4 +49,4 @@ def cut_clips(root: Path, videos: Path, *, score: bool = False) -> None:
     sources = list_sources(spec.sources, spec.split.val)
     do(str(root), shots_work(spec, sources))
     if score:
-        do(str(root), score_work(spec, read_clips(str(root), Keep()).kept))
+        do(str(root), score_work(spec, read_clips(str(root), Thresholds()).kept))

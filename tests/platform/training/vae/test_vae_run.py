@@ -26,7 +26,7 @@ from rayramid.pipelines.clips import read_clips
 from rayramid.pipelines.encoders import vae_encoder
 from rayramid.pipelines.outcomes import outcomes_of
 from rayramid.pipelines.plan import read_plans
-from rayramid.pipelines.spec import DataSpec, Keep
+from rayramid.pipelines.spec import DataSpec, Thresholds
 from rayramid.pipelines.stages import bucketed, encode_work
 from rayramid.platform.spec import load_spec
 from rayramid.platform.training.late import NothingBeside
@@ -205,7 +205,7 @@ def test_a_damaged_file_ends_the_run_by_name_or_is_replaced_and_counted(vae_spec
     videos = tmp_path / "videos"
     shutil.copytree(Path(clip_root).parent / "videos", videos)
     cut_clips(tmp_path / "data", videos)
-    clips = read_clips(str(tmp_path / "data"), Keep()).kept.to_pylist()
+    clips = read_clips(str(tmp_path / "data"), Thresholds()).kept.to_pylist()
     damaged = next(row for row in clips if (row["kind"], row["split"]) == ("video", "train"))
     Path(damaged["uri"]).write_bytes(b"no video")
     fields = {"phase": {"data": [str(tmp_path / "data")], "steps": 4, "image_share": 0}}
@@ -233,7 +233,7 @@ def test_what_comes_out_encodes_through_the_ordinary_job(vae_spec, clip_root, tm
     data = DataSpec.model_validate(
         {"root": root, "sources": [{"folder": clip_root}], "encode": {"vae": exported(spec), "frames": [17]}}
     )
-    clips = read_clips(clip_root, Keep()).kept
+    clips = read_clips(clip_root, Thresholds()).kept
     clips = clips.filter(pc.equal(clips["kind"], "video")).slice(0, 2)
     encoder = vae_encoder(root, data.encode.vae, [], 30)
     bucket = Bucket(32, 32, 17)
