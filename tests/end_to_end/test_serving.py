@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import signal
 import socket
 import threading
 import time
@@ -18,7 +19,7 @@ from ray import serve
 from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.models.media.read import probe, read_frames
-from rayramid.serve.app import check, deploy
+from rayramid.serve.app import check, deploy, stop
 from rayramid.serve.client import Client, JobFailedError
 from rayramid.serve.spec import Limits, SamplerOptions, ServeSpec
 from rayramid.serve.store import Store
@@ -142,10 +143,16 @@ def test_the_projects_own_client(url, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "process",
-    ["Sampler", pytest.param("Broker", marks=pytest.mark.slow), pytest.param("Gateway", marks=pytest.mark.slow)],
+    ("process", "how"),
+    [
+        ("Sampler", signal.SIGKILL),
+        # As a container is told to stop.
+        pytest.param("Sampler", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("Broker", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("Gateway", signal.SIGKILL, marks=pytest.mark.slow),
+    ],
 )
-def test_a_video_survives_the_death_of_a_process(url, spec, client, tmp_path, process):
+def test_a_video_survives_the_death_of_a_process(url, spec, client, tmp_path, process, how):
     video = client.videos.create(prompt="long", seconds="40", extra_body={"steps": 8, "seed": 1})
     folder = Path(spec.store, "videos", video.id)
     live = threading.Thread(target=watch, args=(url, video.id, tmp_path / "live.mp4"))
@@ -155,7 +162,7 @@ def test_a_video_survives_the_death_of_a_process(url, spec, client, tmp_path, pr
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert Store(spec.store).is_open(video.id)
-    kill(process)
+    kill(process, how)
     if process == "Sampler":
         # Reads touch only the store.
         assert client.videos.retrieve(video.id).status == "in_progress"
@@ -180,12 +187,12 @@ def watch(url, video_id, path):
         file.writelines(response.iter_raw())
 
 
-def kill(name):
-    """Kill -9 a replica's process; those that are already dead are not there."""
+def kill(name, how=signal.SIGKILL):
+    """End a replica's process; those that are already dead are not there."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             if f"ServeReplica:rayramid:{name}" in " ".join(process.cmdline()):
-                process.kill()
+                process.send_signal(how)
 
 
 @pytest.mark.slow
@@ -266,3 +273,19 @@ def test_a_busy_port_is_said_in_one_line(spec):
 def test_a_second_endpoint_in_the_same_cluster_is_refused(url, spec):
     with pytest.raises(UserError, match="already runs"):
         deploy(spec)
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_is_ended_leaves_a_video_at_a_units_edge_and_the_next_one_goes_on(url, spec, client):
+    # The last test, since it ends the endpoint of the others.
+    video = client.videos.create(prompt="long", seconds="12", extra_body={"steps": 20})
+    store = Store(spec.store)
+    while store.units(video.id) < 2:
+        time.sleep(0.05)
+    stop()
+    control = store.control(video.id)
+    assert (control.attempts, control.paused, control.ended) == (1, frozenset({1}), False)
+    assert 2 <= store.units(video.id) < 13
+    with openai.OpenAI(base_url=f"{deploy(spec)}/v1", api_key="none") as next_client:
+        assert next_client.videos.poll(video.id, poll_interval_ms=200).status == "completed"
+    assert store.control(video.id).attempts == 2
