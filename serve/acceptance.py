@@ -32,6 +32,7 @@ class Acceptance:
                 "This model makes a whole video at once; it can't begin with a picture.", "input_reference"
             )
         self._check_seconds(request.seconds)
+        self._check_prompts(request, request.prompt, request.negative_prompt)
         try:
             brief = write_brief(
                 self._model.card,
@@ -47,8 +48,12 @@ class Acceptance:
             )
         except BriefError as error:
             raise bad_request(str(error), error.param) from error
-        if request.size is not None and brief.width * brief.height > self._limits.pixels:
-            message = f"The size {request.size} has more than the {self._limits.pixels} pixels that are allowed."
+        # A thin video is made of far more pixels than it shows.
+        if request.size is not None and brief.grid_width * brief.grid_height > self._limits.pixels:
+            message = (
+                f"The size {request.size}, made at {brief.grid_width}x{brief.grid_height}, has more than the "
+                f"{self._limits.pixels} pixels that are allowed."
+            )
             raise bad_request(message, "size")
         return self._job(request, job_id, owner, brief, given=int(image))
 
@@ -59,6 +64,7 @@ class Acceptance:
             ApiError: 400 for a schedule that does not fit, or the video of another model.
         """
         self._check_version(source)
+        self._check_prompts(request, request.prompt)
         brief = source.brief
         try:
             renewed = write_brief(
@@ -91,6 +97,7 @@ class Acceptance:
         """
         self._check_version(source)
         self._check_seconds(request.seconds)
+        self._check_prompts(request, request.prompt)
         (_, first), *later = prompts
         brief = replace(source.brief, prompt=first, later_prompts=tuple(later))
         prompt = request.prompt or prompts[-1][1]
@@ -130,10 +137,25 @@ class Acceptance:
             message = f"{seconds:g} seconds are more than the {self._limits.seconds:g} that are allowed."
             raise bad_request(message, "seconds")
 
+    def _check_prompts(self, request: Errand, prompt: str | None, negative: str | None = None) -> None:
+        check_prompts(self._limits, prompt=prompt, negative_prompt=negative)
+        for each in request.prompt_schedule:
+            check_prompts(self._limits, prompt_schedule=each.prompt)
+
     def _check_version(self, source: Job) -> None:
         if source.model_version != self._model.version:
             message = f"{source.id} was made by version {source.model_version} of the model, which is not served here."
             raise bad_request(message, "video", "model_changed")
+
+
+def check_prompts(limits: Limits, **prompts: str | None) -> None:
+    """Refuse what is too long to be a prompt, by the parameter's name."""
+    for param, prompt in prompts.items():
+        if prompt is not None and len(prompt) > limits.prompt_characters:
+            message = (
+                f"{param} has {len(prompt)} characters, more than the {limits.prompt_characters} that are allowed."
+            )
+            raise bad_request(message, param)
 
 
 def _pairs(request: Errand) -> list[tuple[float, str]]:

@@ -18,7 +18,9 @@ from rayramid.serve.estimate import Throughput
 from rayramid.serve.job import Job, Progress, Standing
 from rayramid.serve.line import Line, to_leave
 from rayramid.serve.outlook import Outlook, outlook
+from rayramid.serve.spec import KeyLimits
 from rayramid.serve.store import Store
+from rayramid.serve.usage import Usage, until_tomorrow_s
 from rayramid.serve.wire import VideoError
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ RETRY_S = 0.5
 # Watchers are told no more often.
 EVENT_S = 0.2
 SWEEP_S = 60.0
+UNLIMITED = KeyLimits()
 CANCELLED = VideoError(code="cancelled", message="The job was cancelled.")
 LATE = VideoError(code="deadline_exceeded", message="The video was not completed before its deadline.")
 
@@ -58,6 +61,9 @@ class Broker:
         self._line = Line()
         self._entries: dict[str, Entry] = {}
         self._admitting: dict[str, asyncio.Task[Admission]] = {}
+        # Of jobs that are being admitted.
+        self._owners: Counter[str] = Counter()
+        self._usage = Usage(store.url)
         self._draining = False
         self._seen: Outlook | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,12 +87,17 @@ class Broker:
 
     # -- what gateways ask --------------------------------------------------------------------------------------------
 
-    async def submit(self, job: Job) -> Admission:
-        """Admit a job; when this returns it is in the store and will be carried out. Asking again changes nothing."""
+    async def submit(self, job: Job, limits: KeyLimits = UNLIMITED) -> Admission:
+        """Admit a job; when this returns it is in the store and will be carried out. Asking again changes nothing.
+
+        Args:
+            job: to be made.
+            limits: of its owner.
+        """
         if job.id in self._entries:
             return Admission(True)
         if job.id not in self._admitting:
-            self._admitting[job.id] = asyncio.create_task(self._admit(job))
+            self._admitting[job.id] = asyncio.create_task(self._admit(job, limits))
         # The one who asks may go away: what has begun to be admitted is.
         return await asyncio.shield(self._admitting[job.id])
 
@@ -126,21 +137,40 @@ class Broker:
             entry.leaving = True
         await asyncio.gather(*(entry.attempt for entry in running if entry.attempt), return_exceptions=True)
 
-    async def _admit(self, job: Job) -> Admission:
+    async def _admit(self, job: Job, limits: KeyLimits) -> Admission:
+        self._owners[job.owner] += 1
         try:
             if self._capacity and job.work.cached_tokens > self._capacity.cache_tokens:
                 return Admission(False, "too_large")
             if job.key is not None and await asyncio.to_thread(self._store.has, job.id):
                 return Admission(True)
+            if limits.tokens_per_day is not None:
+                await self._usage.load(job.owner, time.time())
+            refused = self._over(job, limits)
+            if refused:
+                return refused
             # Itself included, those that are being admitted will wait.
             if len(self._line) + len(self._admitting) > self._limit:
                 return Admission(False, "queue_full", self._look().room_after_s())
+            if limits.tokens_per_day is not None:
+                self._usage.charge(job)
+                await asyncio.to_thread(self._usage.record, job)
             await asyncio.to_thread(self._store.add, job)
             self._enter(job, None)
         finally:
+            self._owners[job.owner] -= 1
             del self._admitting[job.id]
         self._fill()
         return Admission(True)
+
+    def _over(self, job: Job, limits: KeyLimits) -> Admission | None:
+        """What refuses a job of an owner who has as much as the limits allow."""
+        own = [entry for entry in self._entries.values() if entry.job.owner == job.owner]
+        if limits.jobs is not None and len(own) + self._owners[job.owner] > limits.jobs:
+            return Admission(False, "too_many_jobs", self._look().one_ends_after_s(own))
+        if limits.tokens_per_day is not None and self._usage.spent(job.owner) + job.work.tokens > limits.tokens_per_day:
+            return Admission(False, "quota", until_tomorrow_s(time.time()))
+        return None
 
     # -- slots --------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from rayramid.models import storage
+from rayramid.serve.acceptance import check_prompts
+from rayramid.serve.access import Caller
 from rayramid.serve.errors import ApiError, bad_request
 from rayramid.serve.finding import find_job, find_video
 from rayramid.serve.job import ID_PATTERN
@@ -51,15 +53,15 @@ class Endpoint:
         self._limits = limits
         self._errands: set[asyncio.Task[None]] = set()
 
-    async def retrieve(self, video_id: str) -> Video:
+    async def retrieve(self, caller: Caller, video_id: str) -> Video:
         """How a video stands now."""
-        return await find_video(self._store, video_id)
+        return await find_video(self._store, caller, video_id)
 
-    async def list(self, after: str | None, limit: int, order: Order) -> VideoList:
+    async def list(self, caller: Caller, after: str | None, limit: int, order: Order) -> VideoList:
         """One page; ids sort by time of creation."""
         if after is not None and not ID_PATTERN.fullmatch(after):
             raise bad_request(f"{after!r} is not the id of a video.", "after")
-        ids = await asyncio.to_thread(self._store.newest_first)
+        ids = await asyncio.to_thread(self._store.newest_first, None if caller.sees_all else caller.owner)
         if order == "asc":
             ids.reverse()
         if after is not None:
@@ -73,27 +75,28 @@ class Endpoint:
             has_more=len(ids) > limit,
         )
 
-    async def delete(self, video_id: str) -> VideoDeleted:
+    async def delete(self, caller: Caller, video_id: str) -> VideoDeleted:
         """Forget a video; one that is being made is stopped first."""
-        await find_job(self._store, video_id)
+        await find_job(self._store, caller, video_id)
         if await asyncio.to_thread(self._store.is_open, video_id):
             await self._scheduler.delete(video_id)
         else:
             await asyncio.to_thread(self._store.delete, video_id)
         return VideoDeleted(id=video_id)
 
-    async def cancel(self, video_id: str) -> Video:
+    async def cancel(self, caller: Caller, video_id: str) -> Video:
         """Stop a video; one that has ended stays as it is."""
-        video = await self.retrieve(video_id)
+        video = await self.retrieve(caller, video_id)
         if video.status in ("completed", "failed"):
             return video
         await self._scheduler.cancel(video_id)
-        return await self.retrieve(video_id)
+        return await self.retrieve(caller, video_id)
 
-    async def change_prompt(self, request: Request, video_id: str) -> PromptChanged:
+    async def change_prompt(self, request: Request, caller: Caller, video_id: str) -> PromptChanged:
         """Let the units that have not begun show something else; settled when this returns."""
-        asked = (await read(request, self._limits.upload_bytes, ChangePrompt)).request
-        job = await find_job(self._store, video_id)
+        asked = (await read(request, self._limits, ChangePrompt)).request
+        check_prompts(self._limits, prompt=asked.prompt)
+        job = await find_job(self._store, caller, video_id)
         progress = await asyncio.to_thread(self._store.progress, video_id)
         # A job that waits can still be told what to show from its picture on.
         first = max(0 if job.image else job.given_units, progress.units_done if progress else 0)
@@ -109,10 +112,17 @@ class Endpoint:
     # -- looking at them ----------------------------------------------------------------------------------------------
 
     async def content(
-        self, request: Request, video_id: str, variant: Variant, *, stream: bool, cancel_on_leave: bool
+        self,
+        request: Request,
+        caller: Caller,
+        video_id: str,
+        variant: Variant,
+        *,
+        stream: bool,
+        cancel_on_leave: bool,
     ) -> Response:
         """A result; or with `stream` all that exists of a running video, and then the rest as it comes."""
-        video = await self.retrieve(video_id)
+        video = await self.retrieve(caller, video_id)
         name, media_type = FILES[variant]
         if stream and variant == "video":
             if request.method == "HEAD":
@@ -134,9 +144,9 @@ class Endpoint:
         message = f"The video is not ready: it is {video.status}, {video.progress} % done."
         raise bad_request(message, "video_id", "video_not_ready")
 
-    async def events(self, video_id: str, *, cancel_on_leave: bool) -> Response:
+    async def events(self, caller: Caller, video_id: str, *, cancel_on_leave: bool) -> Response:
         """What happens to a video, as server-sent events."""
-        job = await find_job(self._store, video_id)
+        job = await find_job(self._store, caller, video_id)
         events = server_sent_events(self._store, self._scheduler, job)
         return Stream(events, "text/event-stream", self._on_leave(video_id) if cancel_on_leave else None)
 

@@ -31,12 +31,13 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
+        kind: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.headers = dict(headers or {})
-        self.detail = ErrorDetail(message=message, type=_type_of(status), param=param, code=code)
+        self.detail = ErrorDetail(message=message, type=kind or _type_of(status), param=param, code=code)
 
     def response(self) -> JSONResponse:
         """The HTTP answer."""

@@ -3,15 +3,16 @@
 import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from rayramid.serve.access import Access, Caller
 from rayramid.serve.endpoint import Endpoint, Order, Variant
 from rayramid.serve.errors import ApiError, bad_request
 from rayramid.serve.new_videos import NewVideos
-from rayramid.serve.openapi import CONTENT, ERRORS, EVENTS, body_of, components
+from rayramid.serve.openapi import CONTENT, ERRORS, EVENTS, add_keys, body_of, components
 from rayramid.serve.scheduler import UnavailableError
 from rayramid.serve.wire import (
     ChangePrompt,
@@ -31,7 +32,16 @@ EDITS = "This server makes, remixes and extends videos; it can't edit one. Remix
 CHARACTERS = "This server has no characters; describe them in the prompt."
 
 
-def create_app(new: NewVideos, endpoint: Endpoint) -> FastAPI:
+async def _caller(request: Request) -> Caller:
+    access: Access = request.app.state.access
+    return await access.caller(request)
+
+
+# Known before the request's body is read.
+Asker = Annotated[Caller, Depends(_caller)]
+
+
+def create_app(new: NewVideos, endpoint: Endpoint, access: Access) -> FastAPI:
     """The ASGI app."""
     app = FastAPI(
         title="rayramid",
@@ -42,11 +52,12 @@ def create_app(new: NewVideos, endpoint: Endpoint) -> FastAPI:
         # Clients that are generated from the document have methods of these names.
         generate_unique_id_function=lambda route: route.name,
     )
+    app.state.access = access
     _add_errors(app)
     app.include_router(_making(new, endpoint), tags=["videos"])
     app.include_router(_reading(endpoint), tags=["videos"])
     app.include_router(_server(endpoint), tags=["server"])
-    _add_components(app)
+    _add_components(app, keyed=access.keyed)
     return app
 
 
@@ -55,43 +66,43 @@ def _making(new: NewVideos, endpoint: Endpoint) -> APIRouter:
     router = APIRouter(responses=ERRORS)
 
     @router.post("/v1/videos", openapi_extra=body_of(CreateVideo, idempotent=True))
-    async def create_video(request: Request) -> Video:
+    async def create_video(request: Request, caller: Asker) -> Video:
         """Start a video. Every parameter but `prompt` has a default that suits the model."""
-        return await new.create(request)
+        return await new.create(request, caller)
 
     @router.post("/v1/videos/extensions", openapi_extra=body_of(ExtendVideo, idempotent=True))
-    async def extend_video(request: Request) -> Video:
+    async def extend_video(request: Request, caller: Asker) -> Video:
         """Make a completed video longer: a new video that begins with all of it. N seconds and M more equal N + M."""
-        return await new.extend(request)
+        return await new.extend(request, caller)
 
     @router.post("/v1/videos/edits", openapi_extra=body_of(EditVideo))
-    async def edit_video() -> Video:
+    async def edit_video(_: Asker) -> Video:
         """Not possible with this model: the answer is an error that says what is."""
         raise bad_request(EDITS, code="not_supported")
 
     @router.post("/v1/videos/characters", include_in_schema=False)
-    async def create_character() -> None:
+    async def create_character(_: Asker) -> None:
         raise bad_request(CHARACTERS, code="not_supported")
 
     @router.post("/v1/videos/{video_id}/remix", openapi_extra=body_of(RemixVideo, idempotent=True))
-    async def remix_video(request: Request, video_id: str) -> Video:
+    async def remix_video(request: Request, caller: Asker, video_id: str) -> Video:
         """Start a completed video again with another prompt, and the same noise and settings."""
-        return await new.remix(request, video_id)
+        return await new.remix(request, caller, video_id)
 
     @router.post("/v1/videos/{video_id}/prompt", openapi_extra=body_of(ChangePrompt))
-    async def change_prompt(request: Request, video_id: str) -> PromptChanged:
+    async def change_prompt(request: Request, caller: Asker, video_id: str) -> PromptChanged:
         """Let a video show something else from its next unit on, until its schedule says otherwise."""
-        return await endpoint.change_prompt(request, video_id)
+        return await endpoint.change_prompt(request, caller, video_id)
 
     @router.post("/v1/videos/{video_id}/cancel")
-    async def cancel_video(video_id: str) -> Video:
+    async def cancel_video(caller: Asker, video_id: str) -> Video:
         """Stop a video; it then counts as failed, with the error code `cancelled`. One that has ended stays."""
-        return await endpoint.cancel(video_id)
+        return await endpoint.cancel(caller, video_id)
 
     @router.delete("/v1/videos/{video_id}")
-    async def delete_video(video_id: str) -> VideoDeleted:
+    async def delete_video(caller: Asker, video_id: str) -> VideoDeleted:
         """Forget a video; one that is being made is stopped first."""
-        return await endpoint.delete(video_id)
+        return await endpoint.delete(caller, video_id)
 
     return router
 
@@ -102,35 +113,39 @@ def _reading(endpoint: Endpoint) -> APIRouter:
 
     @router.get("/v1/videos", responses=ERRORS)
     async def list_videos(
+        caller: Asker,
         after: str | None = None,
         limit: Annotated[int, Query(ge=0, le=100)] = 20,
         order: Order = "desc",
     ) -> VideoList:
         """One page of videos, newest first unless asked otherwise; the next page begins `after` the last id."""
-        return await endpoint.list(after, limit, order)
+        return await endpoint.list(caller, after, limit, order)
 
     @router.get("/v1/videos/{video_id}", responses=ERRORS)
-    async def retrieve_video(video_id: str) -> Video:
+    async def retrieve_video(caller: Asker, video_id: str) -> Video:
         """How a video stands now."""
-        return await endpoint.retrieve(video_id)
+        return await endpoint.retrieve(caller, video_id)
 
     # A GET route answers HEAD with 405, so HEAD has its own.
     @router.head("/v1/videos/{video_id}/content", include_in_schema=False)
     @router.get("/v1/videos/{video_id}/content", response_class=Response, responses=CONTENT)
     async def video_content(
         request: Request,
+        caller: Asker,
         video_id: str,
         variant: Variant = "video",
         stream: bool = False,
         cancel_on_disconnect: CancelOnLeave = False,
     ) -> Response:
         """The finished MP4, its thumbnail or a sheet of 25 frames; `stream=1` plays a video while it is being made."""
-        return await endpoint.content(request, video_id, variant, stream=stream, cancel_on_leave=cancel_on_disconnect)
+        return await endpoint.content(
+            request, caller, video_id, variant, stream=stream, cancel_on_leave=cancel_on_disconnect
+        )
 
     @router.get("/v1/videos/{video_id}/events", response_class=Response, responses=EVENTS)
-    async def video_events(video_id: str, cancel_on_disconnect: CancelOnLeave = False) -> Response:
+    async def video_events(caller: Asker, video_id: str, cancel_on_disconnect: CancelOnLeave = False) -> Response:
         """Progress, place in the queue and estimated seconds as server-sent events, until the video has ended."""
-        return await endpoint.events(video_id, cancel_on_leave=cancel_on_disconnect)
+        return await endpoint.events(caller, video_id, cancel_on_leave=cancel_on_disconnect)
 
     return router
 
@@ -189,12 +204,14 @@ def _methods(app: FastAPI, path: str) -> set[str]:
     return {method.upper() for method in paths[template]} if template else set()
 
 
-def _add_components(app: FastAPI) -> None:
+def _add_components(app: FastAPI, *, keyed: bool) -> None:
     derive = app.openapi
 
     def document() -> dict[str, Any]:
         found = derive()
         found["components"]["schemas"] |= components()
+        if keyed:
+            add_keys(found)
         return found
 
     app.openapi = document  # type: ignore[method-assign]

@@ -10,10 +10,12 @@ from starlette.requests import Request
 from rayramid.models import storage
 from rayramid.models.stores.store import MissingError
 from rayramid.serve.acceptance import Acceptance
+from rayramid.serve.access import Caller
 from rayramid.serve.errors import ApiError, bad_request
 from rayramid.serve.finding import find_job, find_video
 from rayramid.serve.job import Job, Model, new_id, video_of
 from rayramid.serve.parsing import Parsed, read, read_creation, read_extension
+from rayramid.serve.picture import PictureDecoder
 from rayramid.serve.rewriter import Rewriter
 from rayramid.serve.scheduler import Scheduler
 from rayramid.serve.spec import Limits
@@ -41,63 +43,65 @@ class NewVideos:
         self._scheduler = scheduler
         self._limits = limits
         self._rewriter = rewriter
+        self._decoder = PictureDecoder(limits.image_pixels)
         self._accept = Acceptance(model, limits)
 
-    async def create(self, request: Request) -> Video:
+    async def create(self, request: Request, caller: Caller) -> Video:
         """Start a video."""
-        parsed = await read_creation(request, self._limits.upload_bytes)
-        owner = _owner(request)
+        parsed = await read_creation(request, self._limits, self._decoder)
 
         async def make(job_id: str) -> Job:
             asked = parsed.request
-            job = self._accept.creation(asked, job_id, owner, image=parsed.image is not None)
+            job = self._accept.creation(asked, job_id, caller.owner, image=parsed.image is not None)
             if parsed.image is not None:
                 await asyncio.to_thread(storage.write_atomic, self._store.image(job_id), parsed.image)
             return await self._rewritten(asked, job)
 
-        return await self._once(request, parsed, make)
+        return await self._once(request, caller, parsed, make)
 
-    async def remix(self, request: Request, video_id: str) -> Video:
+    async def remix(self, request: Request, caller: Caller, video_id: str) -> Video:
         """Start a completed video again with another prompt."""
-        parsed = await read(request, self._limits.upload_bytes, RemixVideo)
-        source = await self._completed(video_id, "video_id")
-        owner = _owner(request)
+        parsed = await read(request, self._limits, RemixVideo)
+        source = await self._completed(caller, video_id, "video_id")
 
         async def make(job_id: str) -> Job:
-            job = self._accept.remix(parsed.request, job_id, owner, source)
+            job = self._accept.remix(parsed.request, job_id, caller.owner, source)
             if source.image:
                 await self._copied(storage.copy_files, self._store.at(video_id), self._store.at(job_id), ["image"])
             return await self._rewritten(parsed.request, job)
 
-        return await self._once(request, parsed, make)
+        return await self._once(request, caller, parsed, make)
 
-    async def extend(self, request: Request) -> Video:
+    async def extend(self, request: Request, caller: Caller) -> Video:
         """Make a completed video longer."""
-        parsed = await read_extension(request, self._limits.upload_bytes)
+        parsed = await read_extension(request, self._limits)
         asked = parsed.request
-        source = await self._completed(asked.video.id, "video")
-        owner = _owner(request)
+        source = await self._completed(caller, asked.video.id, "video")
 
         async def make(job_id: str) -> Job:
             progress = await asyncio.to_thread(self._store.progress, source.id)
             prompts = progress.prompts if progress else tuple(source.brief.prompts.items())
-            job = self._accept.extension(asked, job_id, owner, source, prompts)
+            job = self._accept.extension(asked, job_id, caller.owner, source, prompts)
             await self._copied(self._store.begin_with, job_id, source.id)
             return await self._rewritten(asked, job)
 
-        return await self._once(request, parsed, make)
+        return await self._once(request, caller, parsed, make)
 
     async def _once(
-        self, request: Request, parsed: Parsed[CreateVideo] | Parsed[RemixVideo] | Parsed[ExtendVideo], make: Make
+        self,
+        request: Request,
+        caller: Caller,
+        parsed: Parsed[CreateVideo] | Parsed[RemixVideo] | Parsed[ExtendVideo],
+        make: Make,
     ) -> Video:
         """Make and submit a job; a request with an `Idempotency-Key` that was seen before gets the job of that time."""
         job_id, key = new_id(), request.headers.get("idempotency-key")
         if key is None:
-            return await self._submit(await make(job_id))
+            return await self._submit(caller, await make(job_id))
         if not 1 <= len(key) <= KEY_LENGTH:
             message = f"An Idempotency-Key has 1 to {KEY_LENGTH} characters, this one {len(key)}."
             raise bad_request(message, "Idempotency-Key")
-        name = hashlib.sha256(f"{_owner(request)} {key}".encode()).hexdigest()
+        name = hashlib.sha256(f"{caller.owner} {key}".encode()).hexdigest()
         digest = hashlib.sha256(f"{request.url.path} {parsed.request.model_dump_json()}".encode())
         digest.update(parsed.image or b"")
         mine = Claim(job_id=job_id, request=digest.hexdigest())
@@ -111,29 +115,19 @@ class NewVideos:
                 return video
         try:
             # The request that claimed the key may have died before its job was kept; then this one carries on.
-            return await self._submit((await make(holds.job_id)).model_copy(update={"key": name}))
+            return await self._submit(caller, (await make(holds.job_id)).model_copy(update={"key": name}))
         except ApiError:
             if holds == mine:
                 await asyncio.to_thread(self._store.release, name)
             raise
 
-    async def _submit(self, job: Job) -> Video:
-        admission = await self._scheduler.submit(job)
-        if not admission.accepted:
+    async def _submit(self, caller: Caller, job: Job) -> Video:
+        refusal = (await self._scheduler.submit(job, caller.limits)).refusal()
+        if refusal:
             await asyncio.to_thread(storage.delete_tree, self._store.at(job.id))
-        if admission.reason == "queue_full":
-            message = f"The queue is full; try again in {admission.retry_after_s} s."
-            headers = {"Retry-After": str(admission.retry_after_s)}
-            raise ApiError(429, message, code="queue_full", headers=headers)
-        if admission.reason == "too_large":
-            raise bad_request(
-                "A video of this size and length needs more memory than the server has; ask for a smaller or shorter "
-                "one.",
-                "size",
-                "too_large",
-            )
+            raise refusal
         # Another request with the same key may have brought it far already.
-        return video_of(job, None, None) if job.key is None else await find_video(self._store, job.id)
+        return video_of(job, None, None) if job.key is None else await find_video(self._store, caller, job.id)
 
     async def _rewritten(self, request: Errand, job: Job) -> Job:
         if not request.rewrite_prompt:
@@ -147,21 +141,15 @@ class NewVideos:
         brief = replace(job.brief, prompt=prompt, later_prompts=tuple(later))
         return job.model_copy(update={"brief": brief, "asked": (*job.asked, *new.items())})
 
-    async def _completed(self, video_id: str, param: str) -> Job:
-        video = await find_video(self._store, video_id, param)
+    async def _completed(self, caller: Caller, video_id: str, param: str) -> Job:
+        video = await find_video(self._store, caller, video_id, param)
         if video.status != "completed":
             message = f"Only a completed video can be taken further; {video_id} is {video.status}."
             raise bad_request(message, param, "video_not_completed")
-        return await find_job(self._store, video_id, param)
+        return await find_job(self._store, caller, video_id, param)
 
     async def _copied(self, copy: Callable[..., None], *args: object) -> None:
         try:
             await asyncio.to_thread(copy, *args)
         except MissingError as error:
             raise bad_request("The video was deleted in this very moment.", "video", "video_not_found") from error
-
-
-def _owner(request: Request) -> str:
-    """Whose turn a job takes: a digest of the API key, the same for all who send none."""
-    key = request.headers.get("authorization", "")
-    return hashlib.sha256(key.encode()).hexdigest()[:16]

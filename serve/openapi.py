@@ -91,6 +91,15 @@ def components() -> dict[str, Schema]:
     return schemas
 
 
+def add_keys(document: Schema) -> None:
+    """Say that everything about videos needs an API key."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, methods in document["paths"].items():
+        if path.startswith("/v1/"):
+            for operation in methods.values():
+                operation["security"] = [{"key": []}]
+
+
 def _reference(name: str) -> Schema:
     return {"$ref": REFERENCE.format(model=name)}
 

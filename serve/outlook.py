@@ -31,8 +31,15 @@ class Outlook:
 
     def room_after_s(self) -> int:
         """When the first one in the line will be begun."""
-        begins = [times.begin for job_id, times in self.times.items() if job_id in self.places]
-        return max(1, math.ceil(min(begins))) if begins else FIRST_GUESS_S
+        return _soonest([times.begin for job_id, times in self.times.items() if job_id in self.places])
+
+    def one_ends_after_s(self, entries: Sequence[Entry]) -> int:
+        """When the first of some jobs will be done."""
+        return _soonest([self.times[entry.job.id].end for entry in entries if entry.job.id in self.times])
+
+
+def _soonest(seconds: Sequence[float]) -> int:
+    return max(1, math.ceil(min(seconds))) if seconds else FIRST_GUESS_S
 
 
 def outlook(

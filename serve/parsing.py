@@ -4,68 +4,73 @@ import asyncio
 import base64
 import binascii
 import difflib
-import io
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message
 
 from rayramid.serve.errors import ApiError, bad_request
+from rayramid.serve.picture import PictureDecoder, PictureError
+from rayramid.serve.spec import Limits
 from rayramid.serve.wire import Body, CreateVideo, ExtendVideo
 
 IMAGE = "input_reference"
-IMAGE_PIXELS = 50_000_000
 VIDEO = "video"
 # The parts of `a[b][]`: a, b and nothing.
 PATH = re.compile(r"[^\[\]]+|(?<=\[)(?=\])")
+MOST_NESTED = 4
+MOST_FIELDS = 500
 B = TypeVar("B", bound=Body)
 
 
 @dataclass(frozen=True)
 class Parsed(Generic[B]):
-    """What a client asks for; `image` is an encoded picture, checked to be one."""
+    """What a client asks for; `image` is a PNG."""
 
     request: B
     image: bytes | None = None
 
 
-async def read(request: Request, limit: int, body: type[B]) -> Parsed[B]:
+async def read(request: Request, limits: Limits, body: type[B]) -> Parsed[B]:
     """Parse and check a body that has no files.
 
     Args:
         request: its body is read.
-        limit: bytes that it may have.
+        limits: how long it may be, and how long it may take.
         body: the class that says what may stand in it.
 
     Raises:
-        ApiError: 400 naming the parameter, 413 for too long a body, 415 for another content type.
+        ApiError: 400 naming the parameter, 408 for too slow a body, 413 for too long a one, 415 for another type.
     """
-    sent = await _read(request, limit, ())
+    sent = await _read(request, limits, ())
     return Parsed(_validated(sent, body))
 
 
-async def read_creation(request: Request, limit: int) -> Parsed[CreateVideo]:
+async def read_creation(request: Request, limits: Limits, decoder: PictureDecoder) -> Parsed[CreateVideo]:
     """Parse and check a body of `POST /v1/videos`; its picture is a file or a data URL. Raises as `read` does."""
-    sent = await _read(request, limit, (IMAGE,))
+    sent = await _read(request, limits, (IMAGE,))
     image = sent.files.get(IMAGE)
     reference = sent.fields.pop(IMAGE, None)
     if reference is not None:
         image = _image_of(reference)
-    if image is not None:
-        await asyncio.to_thread(_check_image, image)
-    return Parsed(_validated(sent, CreateVideo, IMAGE), image)
+    asked = _validated(sent, CreateVideo, IMAGE)
+    if image is None:
+        return Parsed(asked)
+    try:
+        return Parsed(asked, await decoder.decode(image))
+    except PictureError as error:
+        raise bad_request(f"{IMAGE} is not a picture that can be used: {error}.", IMAGE) from error
 
 
-async def read_extension(request: Request, limit: int) -> Parsed[ExtendVideo]:
+async def read_extension(request: Request, limits: Limits) -> Parsed[ExtendVideo]:
     """Parse and check a body of `POST /v1/videos/extensions`. Raises as `read` does."""
-    sent = await _read(request, limit, (VIDEO,))
+    sent = await _read(request, limits, (VIDEO,))
     # The openai client can send an id only with an empty file beside it.
     if sent.files.get(VIDEO):
         message = "A video that is uploaded can't be extended, only one that was made here: send its id as video[id]."
@@ -82,22 +87,28 @@ class _Sent:
     form: bool
 
 
-async def _read(request: Request, limit: int, files: tuple[str, ...]) -> _Sent:
-    bounded = Request(request.scope, _bounded(request, limit))
+async def _read(request: Request, limits: Limits, files: tuple[str, ...]) -> _Sent:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        return await _form(bounded, files)
-    if kind == "application/json":
-        return _Sent(_json(await bounded.body()), {}, form=False)
-    raise ApiError(415, "Send the body as multipart/form-data or application/json.")
+    if kind not in ("multipart/form-data", "application/json"):
+        raise ApiError(415, "Send the body as multipart/form-data or application/json.")
+    bounded = Request(request.scope, _bounded(request, limits.upload_bytes))
+    try:
+        async with asyncio.timeout(limits.upload_seconds):
+            if kind == "application/json":
+                return _Sent(_json(await bounded.body()), {}, form=False)
+            return await _form(bounded, files, limits.upload_bytes)
+    except TimeoutError as error:
+        raise ApiError(408, f"The body took longer than the {limits.upload_seconds:g} s that are allowed.") from error
 
 
 def _bounded(request: Request, limit: int) -> Callable[[], Any]:
-    received = 0
+    """The request's pieces as they come, until there are too many: what is too long is never held."""
+    announced = request.headers.get("content-length", "0")
+    received = int(announced) if announced.isdecimal() and int(announced) > limit else 0
 
     async def receive() -> Message:
         nonlocal received
-        message = await request.receive()
+        message: Message = {} if received > limit else await request.receive()
         received += len(message.get("body", b""))
         if received > limit:
             raise ApiError(413, f"The body has more than the {limit} bytes that are allowed.")
@@ -106,14 +117,17 @@ def _bounded(request: Request, limit: int) -> Callable[[], Any]:
     return receive
 
 
-async def _form(request: Request, allowed: tuple[str, ...]) -> _Sent:
+async def _form(request: Request, allowed: tuple[str, ...], limit: int) -> _Sent:
     fields: dict[str, Any] = {}
     files: dict[str, bytes] = {}
     try:
-        async with request.form(max_files=1) as form:
+        async with request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=limit) as form:
             for name, value in form.multi_items():
                 if isinstance(value, str):
-                    _insert(fields, name, PATH.findall(name), value)
+                    path = PATH.findall(name)
+                    if len(path) > MOST_NESTED:
+                        raise bad_request(f"{name[:40]!r} is nested too deeply.")
+                    _insert(fields, name, path, value)
                 elif name in allowed:
                     files[name] = await value.read()
                 else:
@@ -167,17 +181,6 @@ def _image_of(reference: object) -> bytes:
         return base64.b64decode(url.partition(";base64,")[2], validate=True)
     except (binascii.Error, ValueError) as error:
         raise bad_request(f"{IMAGE}: not base64: {error}", IMAGE) from error
-
-
-def _check_image(image: bytes) -> None:
-    # The name and type that come with an upload say nothing ("upload", "application/octet-stream"); the bytes decide.
-    try:
-        with Image.open(io.BytesIO(image)) as picture:
-            if picture.width * picture.height > IMAGE_PIXELS:
-                raise bad_request(f"{IMAGE} has more than the {IMAGE_PIXELS} pixels that are allowed.", IMAGE)
-            picture.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise bad_request(f"{IMAGE} is not a readable picture: {error}", IMAGE) from error
 
 
 def _validated(sent: _Sent, body: type[B], *others: str) -> B:

@@ -17,15 +17,17 @@ from ray.serve.handle import DeploymentHandle
 
 from rayramid.models import storage
 from rayramid.models.card import load_card
+from rayramid.serve.access import Access
 from rayramid.serve.admission import Admission, Capacity
 from rayramid.serve.broker import Broker
 from rayramid.serve.endpoint import Endpoint
 from rayramid.serve.gateway import create_app
 from rayramid.serve.job import Job, Model, Progress, Standing
+from rayramid.serve.keys import KeyRing
 from rayramid.serve.new_videos import NewVideos
 from rayramid.serve.rewriter import Rewriter
 from rayramid.serve.scheduler import UnavailableError
-from rayramid.serve.spec import ServeSpec
+from rayramid.serve.spec import KeyLimits, ServeSpec
 from rayramid.serve.store import Store
 
 if TYPE_CHECKING:
@@ -129,10 +131,10 @@ class BrokerReplica:
             async for progress in told:
                 yield progress
 
-    async def submit(self, job: Job) -> Admission:
+    async def submit(self, job: Job, limits: KeyLimits) -> Admission:
         """Admit a job."""
         await self._recovered
-        return await self._broker.submit(job)
+        return await self._broker.submit(job, limits)
 
     async def cancel(self, job_id: str) -> None:
         """End a job."""
@@ -169,7 +171,8 @@ class Gateway:
         rewriter = Rewriter(spec.rewriter) if spec.rewriter else None
         store, scheduler = store_of(spec), RemoteBroker(broker)
         new = NewVideos(model, store, scheduler, spec.limits, rewriter)
-        self._app = create_app(new, Endpoint(store, scheduler, spec.limits))
+        access = Access(KeyRing(spec.key_ring) if spec.key_ring else None, spec.limits.per_key)
+        self._app = create_app(new, Endpoint(store, scheduler, spec.limits), access)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """What Ray Serve calls to get the app of this replica."""
@@ -182,9 +185,9 @@ class RemoteBroker:
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
 
-    async def submit(self, job: Job) -> Admission:
+    async def submit(self, job: Job, limits: KeyLimits) -> Admission:
         """Admit a job."""
-        return await self._ask(lambda: self._handle.submit.remote(job))
+        return await self._ask(lambda: self._handle.submit.remote(job, limits))
 
     async def cancel(self, job_id: str) -> None:
         """End a job."""

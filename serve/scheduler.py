@@ -5,6 +5,7 @@ from typing import Protocol
 
 from rayramid.serve.admission import Admission
 from rayramid.serve.job import Job, Standing
+from rayramid.serve.spec import KeyLimits
 
 
 class UnavailableError(Exception):
@@ -14,8 +15,8 @@ class UnavailableError(Exception):
 class Scheduler(Protocol):
     """All methods raise UnavailableError when the broker is gone for too long."""
 
-    async def submit(self, job: Job) -> Admission:
-        """Admit a job, or say when to come back; asking again changes nothing."""
+    async def submit(self, job: Job, limits: KeyLimits) -> Admission:
+        """Admit a job that its owner's limits allow, or say when to come back; asking again changes nothing."""
 
     async def cancel(self, job_id: str) -> None:
         """End a job."""

@@ -1,12 +1,13 @@
 """The spec of an endpoint: which model answers, where jobs live, what is allowed."""
 
+from ipaddress import ip_address
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from rayramid.models.storage import absolute
+from rayramid.models import storage
 
-Location = Annotated[str, AfterValidator(absolute)]
+Location = Annotated[str, AfterValidator(storage.absolute)]
 
 
 class Options(BaseModel):
@@ -61,6 +62,22 @@ class RewriterOptions(Options):
     timeout_s: float = Field(default=30.0, gt=0)
 
 
+class KeyLimits(Options):
+    """What one API key may ask for; there is no limit where none is given."""
+
+    jobs: int | None = Field(default=None, ge=1, description="Jobs that have not ended")
+    requests_per_minute: int | None = Field(default=None, ge=1, description="Of any kind, to one gateway")
+    tokens_per_day: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens that pass the transformer for the jobs of a UTC day, summed over denoising steps",
+    )
+
+    def over(self, general: "KeyLimits") -> "KeyLimits":
+        """These, and the general ones where these say nothing."""
+        return general.model_copy(update=self.model_dump(exclude_none=True))
+
+
 class Limits(Options):
     """What one request, and all waiting ones, may ask for."""
 
@@ -69,7 +86,13 @@ class Limits(Options):
     )
     pixels: int = Field(default=1024 * 1792, ge=1, description="Width times height")
     seconds: float = Field(default=60.0, gt=0, description="Length of a video, and of what an extension adds")
-    upload_bytes: int = Field(default=32 * 1024**2, ge=1024)
+    prompt_characters: int = Field(default=4000, ge=1, le=32000, description="Of every prompt")
+    upload_bytes: int = Field(default=32 * 1024**2, ge=1024, description="Of a request's body")
+    upload_seconds: float = Field(default=60.0, gt=0, description="In which a request's body must have come")
+    image_pixels: int = Field(default=50_000_000, ge=1, description="Of a picture that a video begins with")
+    per_key: KeyLimits = Field(
+        default=KeyLimits(jobs=16, requests_per_minute=600), description="Of every key that has none of its own"
+    )
 
 
 class ServeSpec(Options):
@@ -79,7 +102,12 @@ class ServeSpec(Options):
     model: Location = Field(description="Model folder: what training exports, or an imported release")
     store: Location = Field(description="Folder or s3:// URL that holds jobs and their videos")
     name: str | None = Field(default=None, description="What responses call the model; its preset when left out")
-    host: str = "127.0.0.1"
+    keys: Location | Literal[False] | None = Field(
+        default=None,
+        description="Folder or s3:// URL of the API keys; `access` below the store when left out. `off` lets everybody "
+        "in who reaches the endpoint, and is possible only on a loopback host",
+    )
+    host: str = Field(default="127.0.0.1", description="Address that the endpoint listens at")
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one")
     sampler: SamplerOptions = SamplerOptions()
     text: TextOptions = TextOptions()
@@ -94,3 +122,29 @@ class ServeSpec(Options):
         le=7 * 24 * 60,
         description="Give completed videos out by the S3 store's own URLs, valid for so long, not through the gateway",
     )
+
+    @property
+    def key_ring(self) -> str | None:
+        """Where the API keys are; None when there are none."""
+        if self.keys is False:
+            return None
+        return self.keys or storage.join(self.store, "access")
+
+    @model_validator(mode="after")
+    def _closed(self) -> "ServeSpec":
+        if self.keys is False and not is_loopback(self.host):
+            raise ValueError(
+                f"keys: off lets everybody in, so host must be loopback (127.0.0.1), not {self.host}; leave keys out, "
+                "and make some by `rayramid keys create`"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -2,6 +2,7 @@
 
     open/<id>.json                a job that has not ended, written once; what a new broker looks through
     ended/<id>.json               the same when it has
+    owners/<owner>/<id>           an empty file: whose job it is, for listings
     keys/<digest>.json            which job an Idempotency-Key stands for
     videos/<id>/image             the first frame, if one was given
     videos/<id>/control/attempt-<n>    created by the worker that begins attempt n; a later one ends an earlier one
@@ -66,6 +67,7 @@ class Store:
 
     def add(self, job: Job) -> None:
         """Keep a new job."""
+        storage.write_atomic(self._owned(job), b"")
         storage.write_atomic(self._open(job.id), job.model_dump_json().encode())
 
     def job(self, job_id: str) -> Job | None:
@@ -81,15 +83,20 @@ class Store:
     def video(self, job_id: str) -> Video | None:
         """The job as clients see it now."""
         job = self.job(job_id)
-        if job is None:
-            return None
-        outcome = self.outcome(job_id)
-        completed = outcome is not None and outcome.status == "completed"
-        url = self.presigned(job_id, "video.mp4", "video/mp4") if completed else None
-        return video_of(job, self.progress(job_id), outcome, keep_s=self.keep_s, url=url)
+        return self.shown(job) if job is not None else None
 
-    def newest_first(self) -> list[str]:
-        """Ids of all jobs."""
+    def shown(self, job: Job) -> Video:
+        """A job as clients see it now."""
+        outcome = self.outcome(job.id)
+        completed = outcome is not None and outcome.status == "completed"
+        url = self.presigned(job.id, "video.mp4", "video/mp4") if completed else None
+        return video_of(job, self.progress(job.id), outcome, keep_s=self.keep_s, url=url)
+
+    def newest_first(self, owner: str | None = None) -> list[str]:
+        """Ids of all jobs, or of one owner's."""
+        if owner is not None:
+            places = storage.list_files(storage.join(self.url, "owners", owner))
+            return sorted((PurePosixPath(url).name for url in places), reverse=True)
         # In this order: a job that ends in between is seen twice, not overlooked.
         places = (storage.join(self.url, place) for place in ("open", "ended"))
         return sorted({PurePosixPath(url).stem for place in places for url in storage.list_files(place)}, reverse=True)
@@ -99,8 +106,10 @@ class Store:
         job = self.job(job_id)
         storage.delete(self._open(job_id))
         storage.delete(self._ended(job_id))
-        if job is not None and job.key is not None:
-            self.release(job.key)
+        if job is not None:
+            storage.delete(self._owned(job))
+            if job.key is not None:
+                self.release(job.key)
         storage.delete_tree(self.at(job_id))
 
     def expired(self, now: float) -> Iterator[str]:
@@ -256,6 +265,9 @@ class Store:
 
     def _ended(self, job_id: str) -> str:
         return storage.join(self.url, "ended", f"{job_id}.json")
+
+    def _owned(self, job: Job) -> str:
+        return storage.join(self.url, "owners", job.owner, job.id)
 
     def _key(self, key: str) -> str:
         return storage.join(self.url, "keys", f"{key}.json")

@@ -27,7 +27,10 @@ def serve(spec: SpecFile, overrides: Overrides = None, address: Address = None) 
         try:
             result(f"serving {serve_spec.model}")
             result(f"at {url}/v1  (OpenAI's Videos API; described by {url}/openapi.json)")
-            result(f"try: curl {url}/v1/videos -F prompt='a red circle moves right'")
+            if serve_spec.key_ring is None:
+                result(f"try: curl {url}/v1/videos -F prompt='a red circle moves right'")
+            else:
+                result(f"with API keys; make one by: rayramid keys create {spec} NAME")
             say("Ctrl-C ends it")
             while True:
                 time.sleep(3600)

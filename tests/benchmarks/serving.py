@@ -180,7 +180,8 @@ def endpoint(model: str, folder: Path) -> Iterator[str]:
     )
     try:
         options = SamplerOptions(threads=1, max_sessions=1)
-        yield deploy(ServeSpec(model=model, store=str(folder), port=0, sampler=options, limits=Limits(queue=1000)))
+        spec = ServeSpec(model=model, store=str(folder), port=0, keys=False, sampler=options, limits=Limits(queue=1000))
+        yield deploy(spec)
         stop()
     finally:
         ray.shutdown()

@@ -32,7 +32,7 @@ JOBS = 1000
 def spec(model_folder, tmp_path_factory):
     store = str(tmp_path_factory.mktemp("store"))
     options = SamplerOptions(threads=1, max_sessions=4)
-    return ServeSpec(model=model_folder, store=store, port=0, sampler=options, limits=Limits(queue=JOBS))
+    return ServeSpec(model=model_folder, store=store, port=0, keys=False, sampler=options, limits=Limits(queue=JOBS))
 
 
 @pytest.fixture(scope="module")

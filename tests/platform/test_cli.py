@@ -33,7 +33,20 @@ def test_version() -> None:
 
 def test_help_names_every_command() -> None:
     shown = rayramid("--help").stdout
-    for command in ("demo", "init", "data", "train", "sample", "eval", "serve", "submit", "plan", "weights", "spec"):
+    for command in (
+        "demo",
+        "init",
+        "data",
+        "train",
+        "sample",
+        "eval",
+        "serve",
+        "keys",
+        "submit",
+        "plan",
+        "weights",
+        "spec",
+    ):
         assert command in shown
 
 

@@ -27,11 +27,13 @@ from rayramid.models.media.read import read_frames
 from rayramid.models.sampler import Sampler
 from rayramid.models.sampling.session import Session, Unit
 from rayramid.serve.acceptance import Acceptance
+from rayramid.serve.access import Access
 from rayramid.serve.broker import Broker
 from rayramid.serve.embeddings import Embeddings
 from rayramid.serve.endpoint import Endpoint
 from rayramid.serve.gateway import create_app
 from rayramid.serve.job import Job, Model, Standing, new_id
+from rayramid.serve.keys import KeyRing
 from rayramid.serve.new_videos import NewVideos
 from rayramid.serve.reel import LATENT
 from rayramid.serve.rewriter import Rewriter
@@ -187,10 +189,13 @@ def endpoint(loaded: LoadedModel, store: Store) -> Callable[..., Any]:
         rewriter: Rewriter | None = None,
         limits: Limits = LIMITS,
         cache_tokens: int = 100_000,
+        keys: KeyRing | None = None,
     ) -> Any:
         async def main() -> Any:
             async with AsyncExitStack() as also:
-                endpoint = await also.enter_async_context(running(loaded, store, slots, rewriter, limits, cache_tokens))
+                endpoint = await also.enter_async_context(
+                    running(loaded, store, slots, rewriter, limits, cache_tokens, keys)
+                )
                 if generating:
                     await also.enter_async_context(looping(endpoint.worker))
                 if server:
@@ -204,7 +209,13 @@ def endpoint(loaded: LoadedModel, store: Store) -> Callable[..., Any]:
 
 @asynccontextmanager
 async def running(
-    loaded: LoadedModel, store: Store, slots: int, rewriter: Rewriter | None, limits: Limits, cache_tokens: int
+    loaded: LoadedModel,
+    store: Store,
+    slots: int,
+    rewriter: Rewriter | None,
+    limits: Limits,
+    cache_tokens: int,
+    keys: KeyRing | None,
 ) -> AsyncIterator[Running]:
     model = Model.of(loaded.card, None)
     worker = HeldWorker(
@@ -218,7 +229,9 @@ async def running(
     )
     broker = LocalBroker(store, worker.run, workers=1, slots=slots, queue_limit=limits.queue)
     await broker.recover()
-    app = create_app(NewVideos(model, store, broker, limits, rewriter), Endpoint(store, broker, limits))
+    app = create_app(
+        NewVideos(model, store, broker, limits, rewriter), Endpoint(store, broker, limits), Access(keys, limits.per_key)
+    )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield Running(http, store, worker, broker, app)

@@ -82,7 +82,7 @@ def test_events_and_errors_in_the_servers_words(with_client, tmp_path):
         picture.write_bytes(b"1234")
         for refused, says in [
             (lambda: client.create(CreateVideo(prompt="x", size="1x1")), "400: The size 1x1 can't be made"),
-            (lambda: client.create("x", image=picture), "not a readable picture"),
+            (lambda: client.create("x", image=picture), "not a picture that can be used"),
             (lambda: client.retrieve("video_0"), "404: No video has the id"),
             (lambda: next(client.frames("video_0")), "404: No video has the id"),
             (lambda: client.save("video_0", tmp_path / "x"), "404: No video has the id"),
