@@ -32,7 +32,7 @@ class Acceptance:
                 "This model makes a whole video at once; it can't begin with a picture.", "input_reference"
             )
         self._check_seconds(request.seconds)
-        self._check_prompts(request, request.prompt, request.negative_prompt)
+        self._check_lengths(request, request.prompt, request.negative_prompt)
         try:
             brief = write_brief(
                 self._model.card,
@@ -64,7 +64,7 @@ class Acceptance:
             ApiError: 400 for a schedule that does not fit, or the video of another model.
         """
         self._check_version(source)
-        self._check_prompts(request, request.prompt)
+        self._check_lengths(request, request.prompt)
         brief = source.brief
         try:
             renewed = write_brief(
@@ -97,7 +97,7 @@ class Acceptance:
         """
         self._check_version(source)
         self._check_seconds(request.seconds)
-        self._check_prompts(request, request.prompt)
+        self._check_lengths(request, request.prompt)
         (_, first), *later = prompts
         brief = replace(source.brief, prompt=first, later_prompts=tuple(later))
         prompt = request.prompt or prompts[-1][1]
@@ -130,6 +130,7 @@ class Acceptance:
             work=work,
             priority=request.priority,
             deadline=now + request.deadline_seconds if request.deadline_seconds else None,
+            webhook_url=request.webhook_url,
         )
 
     def _check_seconds(self, seconds: float | None) -> None:
@@ -137,10 +138,10 @@ class Acceptance:
             message = f"{seconds:g} seconds are more than the {self._limits.seconds:g} that are allowed."
             raise bad_request(message, "seconds")
 
-    def _check_prompts(self, request: Errand, prompt: str | None, negative: str | None = None) -> None:
-        check_prompts(self._limits, prompt=prompt, negative_prompt=negative)
+    def _check_lengths(self, request: Errand, prompt: str | None, negative: str | None = None) -> None:
+        check_lengths(self._limits, prompt=prompt, negative_prompt=negative)
         for each in request.prompt_schedule:
-            check_prompts(self._limits, prompt_schedule=each.prompt)
+            check_lengths(self._limits, prompt_schedule=each.prompt)
 
     def _check_version(self, source: Job) -> None:
         if source.model_version != self._model.version:
@@ -148,7 +149,7 @@ class Acceptance:
             raise bad_request(message, "video", "model_changed")
 
 
-def check_prompts(limits: Limits, **prompts: str | None) -> None:
+def check_lengths(limits: Limits, **prompts: str | None) -> None:
     """Refuse what is too long to be a prompt, by the parameter's name."""
     for param, prompt in prompts.items():
         if prompt is not None and len(prompt) > limits.prompt_characters:

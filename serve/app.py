@@ -11,6 +11,7 @@ from ray import serve
 from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.serve.replicas import BrokerReplica, Gateway, Sampler, Text, model_of
+from rayramid.serve.safety import resolve
 from rayramid.serve.spec import ServeSpec
 
 log = logging.getLogger(__name__)
@@ -56,9 +57,12 @@ def check(spec: ServeSpec) -> None:
     """Find out without Ray, in a moment, whether the endpoint could start.
 
     Raises:
-        UserError: no model, a store that can't be written, or a port that can't be taken.
+        UserError: no model, no such safety hook, a store that can't be written, or a port that can't be taken.
     """
     model_of(spec)
+    for judge in (spec.safety.prompts, spec.safety.frames):
+        if judge is not None and not judge.hook.startswith("http"):
+            resolve(judge.hook)
     storage.check_writable(spec.store)
     free_port(spec.host, spec.port)
 

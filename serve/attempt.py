@@ -5,6 +5,7 @@ What the store holds after each unit is enough for another worker to go on.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from rayramid.models.brief import Frames
 from rayramid.models.render import request_of
 from rayramid.models.sampler import Sampler
 from rayramid.models.sampling.session import Session
@@ -23,7 +25,9 @@ from rayramid.serve.engine import Engine
 from rayramid.serve.job import Job, Progress
 from rayramid.serve.latest import Latest
 from rayramid.serve.memory import Memory
+from rayramid.serve.metrics import WorkerMetrics
 from rayramid.serve.reel import Reel
+from rayramid.serve.safety import BLOCKED, Judge
 from rayramid.serve.store import Store
 from rayramid.serve.wire import VideoError
 
@@ -34,11 +38,12 @@ R = TypeVar("R")
 PROGRESS_S = 0.25
 # So often at the most it is written down, for those who ask when no broker lives.
 STORED_PROGRESS_S = 1.0
+REFUSED = VideoError(code=BLOCKED, message="The video shows something that this server does not show.")
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What a worker's attempts share; `decoder` is the thread that decodes."""
+    """What a worker's attempts share; `decoder` is the thread that decodes, `judge` says what must not be shown."""
 
     store: Store
     sampler: Sampler
@@ -47,6 +52,12 @@ class Tools:
     engine: Engine
     memory: Memory
     decoder: Executor
+    metrics: WorkerMetrics
+    judge: Judge | None = None
+
+
+class RefusedError(Exception):
+    """The frames of a unit must not be shown."""
 
 
 class Made(NamedTuple):
@@ -69,6 +80,8 @@ class Attempt:
         # What each unit shows, by the unit at which it begins.
         self._prompts: dict[int, str] = {}
         self._written: Progress | None = None
+        # When the unit before was.
+        self._shown_at: float | None = None
         self.progress: Latest[Progress] = Latest()
 
     async def run(self) -> None:
@@ -91,9 +104,13 @@ class Attempt:
                 refusal = VideoError(code="invalid_request", message=str(error))
                 await asyncio.to_thread(self._store.end, self._job.id, refusal)
                 return
-            await self._make(session, latents, len(stored))
+            try:
+                await self._make(session, latents, len(stored))
+            except RefusedError:
+                await asyncio.to_thread(self._store.end, self._job.id, REFUSED)
+                return
         if session.done and not await self._is_over():
-            await self._blocking(None, self._reel.finish)
+            await self._blocking(None, self._reel.finish, dict(self._prompts))
             await asyncio.to_thread(self._store.end, self._job.id)
 
     # -- the beginning ------------------------------------------------------------------------------------------------
@@ -160,14 +177,28 @@ class Attempt:
         for unit, latent_CTHW in enumerate(latents):
             frames_THWC = await self._blocking(self._tools.decoder, self._reel.frames, latent_CTHW)
             if unit >= stored - 1:
-                await self._blocking(None, self._reel.show, unit, frames_THWC)
+                await self._show(unit, frames_THWC)
             if unit >= stored:
                 await self._blocking(None, self._reel.keep, unit, latent_CTHW, self._prompts[unit])
         while (each := await made.get()) is not None:
             frames_THWC = await self._blocking(self._tools.decoder, self._reel.frames, each.latent_CTHW)
-            await self._blocking(None, self._reel.show, each.unit, frames_THWC)
+            await self._show(each.unit, frames_THWC)
+            self._measure(frames_THWC)
             await self._blocking(None, self._reel.keep, *each)
             await self._tell(session)
+
+    async def _show(self, unit: int, frames_THWC: Frames) -> None:
+        """Let a unit be seen, if it may be."""
+        if self._tools.judge and await self._tools.judge.refuses(frames_THWC):
+            raise RefusedError
+        await self._blocking(None, self._reel.show, unit, frames_THWC)
+
+    def _measure(self, frames_THWC: Frames) -> None:
+        now = time.monotonic()
+        if self._shown_at is not None:
+            self._tools.metrics.gap.observe(now - self._shown_at)
+        self._shown_at = now
+        self._tools.metrics.video.inc(len(frames_THWC) / self._job.brief.fps)
 
     async def _blocking(self, lane: Executor | None, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Do something of the reel's. A thread can't be cancelled: what it writes is there when this returns."""

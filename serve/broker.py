@@ -15,12 +15,14 @@ from typing import Any
 from rayramid.serve.admission import Admission, Capacity
 from rayramid.serve.entry import Entry
 from rayramid.serve.estimate import Throughput
-from rayramid.serve.job import Job, Progress, Standing
+from rayramid.serve.job import Job, Outcome, Progress, Standing, created_ms
 from rayramid.serve.line import Line, to_leave
+from rayramid.serve.metrics import BrokerMetrics
 from rayramid.serve.outlook import Outlook, outlook
 from rayramid.serve.spec import KeyLimits
 from rayramid.serve.store import Store
 from rayramid.serve.usage import Usage, until_tomorrow_s
+from rayramid.serve.webhooks import Webhooks
 from rayramid.serve.wire import VideoError
 
 log = logging.getLogger(__name__)
@@ -48,9 +50,19 @@ class Broker:
         workers: how many there are.
         slots: attempts that each takes at the same time.
         queue_limit: jobs that may wait.
+        webhooks: told of jobs that come and end, if users may name URLs.
     """
 
-    def __init__(self, store: Store, dispatch: Dispatch, *, workers: int, slots: int, queue_limit: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        dispatch: Dispatch,
+        *,
+        workers: int,
+        slots: int,
+        queue_limit: int,
+        webhooks: Webhooks | None = None,
+    ) -> None:
         self._store = store
         self._dispatch = dispatch
         self._workers = workers
@@ -64,6 +76,8 @@ class Broker:
         # Of jobs that are being admitted.
         self._owners: Counter[str] = Counter()
         self._usage = Usage(store.url)
+        self._webhooks = webhooks
+        self._metrics = BrokerMetrics()
         self._draining = False
         self._seen: Outlook | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,6 +88,8 @@ class Broker:
             self._enter(job, await asyncio.to_thread(self._store.progress, job.id))
         if self._entries:
             log.info("jobs recovered", extra={"jobs": len(self._entries)})
+        if self._webhooks:
+            await self._webhooks.recover()
         if self._store.keep_s is not None:
             self._start(self._sweep())
         self._fill()
@@ -112,7 +128,7 @@ class Broker:
             await self._stop(entry)
         await asyncio.to_thread(self._store.delete, job_id)
         if entry is not None:
-            self._leave(entry)
+            self._leave(entry, None)
             self._fill()
 
     async def events(self, job_id: str) -> AsyncGenerator[Standing, None]:
@@ -140,27 +156,36 @@ class Broker:
     async def _admit(self, job: Job, limits: KeyLimits) -> Admission:
         self._owners[job.owner] += 1
         try:
-            if self._capacity and job.work.cached_tokens > self._capacity.cache_tokens:
-                return Admission(False, "too_large")
-            if job.key is not None and await asyncio.to_thread(self._store.has, job.id):
-                return Admission(True)
-            if limits.tokens_per_day is not None:
-                await self._usage.load(job.owner, time.time())
-            refused = self._over(job, limits)
-            if refused:
-                return refused
-            # Itself included, those that are being admitted will wait.
-            if len(self._line) + len(self._admitting) > self._limit:
-                return Admission(False, "queue_full", self._look().room_after_s())
-            if limits.tokens_per_day is not None:
-                self._usage.charge(job)
-                await asyncio.to_thread(self._usage.record, job)
-            await asyncio.to_thread(self._store.add, job)
-            self._enter(job, None)
+            admission = await self._admission(job, limits)
         finally:
             self._owners[job.owner] -= 1
             del self._admitting[job.id]
-        self._fill()
+        if admission.accepted:
+            self._fill()
+        else:
+            self._metrics.refused(admission.reason)
+        return admission
+
+    async def _admission(self, job: Job, limits: KeyLimits) -> Admission:
+        if self._capacity and job.work.cached_tokens > self._capacity.cache_tokens:
+            return Admission(False, "too_large")
+        if job.key is not None and await asyncio.to_thread(self._store.has, job.id):
+            return Admission(True)
+        if limits.tokens_per_day is not None:
+            await self._usage.load(job.owner, time.time())
+        refused = self._over(job, limits)
+        if refused:
+            return refused
+        # Itself included, those that are being admitted will wait.
+        if len(self._line) + len(self._admitting) > self._limit:
+            return Admission(False, "queue_full", self._look().room_after_s())
+        if limits.tokens_per_day is not None:
+            self._usage.charge(job)
+            await asyncio.to_thread(self._usage.record, job)
+        if self._webhooks:
+            await asyncio.to_thread(self._webhooks.owe, job)
+        await asyncio.to_thread(self._store.add, job)
+        self._enter(job, None)
         return Admission(True)
 
     def _over(self, job: Job, limits: KeyLimits) -> Admission | None:
@@ -184,12 +209,17 @@ class Broker:
     def _too_late(self, job_id: str) -> None:
         self._start(self._end(job_id, LATE))
 
-    def _leave(self, entry: Entry) -> None:
-        """The job has ended."""
-        self._entries.pop(entry.job.id, None)
+    def _leave(self, entry: Entry, outcome: Outcome | None) -> None:
+        """The job has ended, or was deleted."""
+        if self._entries.pop(entry.job.id, None) is None:
+            return
         if entry.deadline is not None:
             entry.deadline.cancel()
         entry.wake()
+        if outcome is not None:
+            self._metrics.ended(outcome.error.code if outcome.error else None)
+        if self._webhooks:
+            self._webhooks.ended(entry.job)
 
     def _running(self) -> list[Entry]:
         return [entry for entry in self._entries.values() if entry.attempt is not None]
@@ -212,6 +242,8 @@ class Broker:
         self._seen = None
         for job in waiting:
             self._entries[job.id].wake()
+        self._metrics.queue.set(len(self._line))
+        self._metrics.running.set(len(self._running()))
 
     def _held(self) -> Counter[str]:
         """Slots by owner, without those that will be free at a unit's edge."""
@@ -231,6 +263,8 @@ class Broker:
         try:
             control = await asyncio.to_thread(self._store.control, job_id)
             self._throughput.begin(time.monotonic())
+            if control.attempts == 0:
+                self._metrics.wait.observe(_age_s(job_id))
             try:
                 async with aclosing(self._dispatch(job_id, control.attempts + 1)) as told:
                     async for progress in told:
@@ -238,8 +272,10 @@ class Broker:
             # The boundary to another process: whatever killed the attempt, the job must not be lost.
             except Exception as error:
                 log.warning("attempt died", extra={"job": job_id, "error": str(error)[:300]})
+                self._metrics.died()
                 await asyncio.sleep(RETRY_S)
             wanted = await asyncio.to_thread(self._may_go_on, job_id)
+            outcome = None if wanted else await asyncio.to_thread(self._store.outcome, job_id)
         finally:
             entry.attempt, entry.leaving, entry.told = None, False, False
             if not self._running():
@@ -248,12 +284,14 @@ class Broker:
             self._line.push(entry.job)
             entry.wake()
         else:
-            self._leave(entry)
+            self._leave(entry, outcome)
         self._fill()
 
     def _hear(self, entry: Entry, progress: Progress) -> None:
-        before = entry.load().tokens
+        before, units = entry.load().tokens, entry.units
         entry.progress = progress
+        if progress.units_done and not units and not entry.job.extended_from:
+            self._metrics.first_frame.observe(_age_s(entry.job.id))
         # What a new attempt makes again was not undone.
         self._throughput.done(max(0.0, before - entry.load().tokens), time.monotonic())
         entry.wake()
@@ -273,12 +311,12 @@ class Broker:
         return False
 
     async def _end(self, job_id: str, error: VideoError) -> None:
-        await asyncio.to_thread(self._store.end, job_id, error)
+        outcome = await asyncio.to_thread(self._store.end, job_id, error)
         entry = self._entries.get(job_id)
         if entry is None:
             return
         await self._stop(entry)
-        self._leave(entry)
+        self._leave(entry, outcome)
         self._fill()
 
     async def _stop(self, entry: Entry) -> None:
@@ -310,3 +348,8 @@ class Broker:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _age_s(job_id: str) -> float:
+    """Seconds since a job was asked for."""
+    return max(0.0, time.time() - created_ms(job_id) / 1000)

@@ -8,13 +8,14 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from rayramid.models import storage
-from rayramid.serve.acceptance import check_prompts
+from rayramid.serve.acceptance import check_lengths
 from rayramid.serve.access import Caller
 from rayramid.serve.errors import ApiError, bad_request
 from rayramid.serve.finding import find_job, find_video
 from rayramid.serve.job import ID_PATTERN
 from rayramid.serve.media import file_response
 from rayramid.serve.parsing import read
+from rayramid.serve.safety import Judge, check_prompts
 from rayramid.serve.scheduler import Scheduler, UnavailableError
 from rayramid.serve.spec import Limits
 from rayramid.serve.store import Store
@@ -45,12 +46,14 @@ class Endpoint:
         store: where jobs live.
         scheduler: the broker.
         limits: of what a request may ask for.
+        judge: of prompts, if there is one.
     """
 
-    def __init__(self, store: Store, scheduler: Scheduler, limits: Limits) -> None:
+    def __init__(self, store: Store, scheduler: Scheduler, limits: Limits, judge: Judge | None = None) -> None:
         self._store = store
         self._scheduler = scheduler
         self._limits = limits
+        self._judge = judge
         self._errands: set[asyncio.Task[None]] = set()
 
     async def retrieve(self, caller: Caller, video_id: str) -> Video:
@@ -95,7 +98,8 @@ class Endpoint:
     async def change_prompt(self, request: Request, caller: Caller, video_id: str) -> PromptChanged:
         """Let the units that have not begun show something else; settled when this returns."""
         asked = (await read(request, self._limits, ChangePrompt)).request
-        check_prompts(self._limits, prompt=asked.prompt)
+        check_lengths(self._limits, prompt=asked.prompt)
+        await check_prompts(self._judge, asked.prompt)
         job = await find_job(self._store, caller, video_id)
         progress = await asyncio.to_thread(self._store.progress, video_id)
         # A job that waits can still be told what to show from its picture on.

@@ -63,6 +63,11 @@ class Engine:
         """How many sessions have a seat."""
         return len(self._seats)
 
+    @property
+    def cache_bytes(self) -> int:
+        """Keys and values of all of them."""
+        return sum(seat.session.cache_bytes for seat in list(self._seats))
+
     @contextmanager
     def seat(self, session: Session, owner: str = "", priority: int = 0) -> Iterator[Seat]:
         """A place for a session, from its first unit to its last."""

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from rayramid.serve.access import Access, Caller
+from rayramid.serve.browsers import OwnPagesOnly, SecurityHeaders, cors
 from rayramid.serve.endpoint import Endpoint, Order, Variant
 from rayramid.serve.errors import ApiError, bad_request
 from rayramid.serve.new_videos import NewVideos
@@ -41,8 +42,8 @@ async def _caller(request: Request) -> Caller:
 Asker = Annotated[Caller, Depends(_caller)]
 
 
-def create_app(new: NewVideos, endpoint: Endpoint, access: Access) -> FastAPI:
-    """The ASGI app."""
+def create_app(new: NewVideos, endpoint: Endpoint, access: Access, origins: tuple[str, ...] = ()) -> FastAPI:
+    """The ASGI app; pages of `origins` may use it from browsers."""
     app = FastAPI(
         title="rayramid",
         version="1",
@@ -58,6 +59,12 @@ def create_app(new: NewVideos, endpoint: Endpoint, access: Access) -> FastAPI:
     app.include_router(_reading(endpoint), tags=["videos"])
     app.include_router(_server(endpoint), tags=["server"])
     _add_components(app, keyed=access.keyed)
+    # The last one added is the first to see a request.
+    if origins:
+        app.add_middleware(cors, origins=origins)
+    if not access.keyed:
+        app.add_middleware(OwnPagesOnly, origins=origins)
+    app.add_middleware(SecurityHeaders)
     return app
 
 

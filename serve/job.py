@@ -42,6 +42,7 @@ class Job(Record):
         priority: of two jobs of one owner the higher goes first.
         deadline: Unix time at which it fails.
         key: the file that holds its `Idempotency-Key`.
+        webhook_url: what is told when it has ended.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Job(Record):
     priority: int = 0
     deadline: float | None = None
     key: str | None = None
+    webhook_url: str | None = None
 
     @property
     def image(self) -> bool:

@@ -16,12 +16,15 @@ from rayramid.serve.finding import find_job, find_video
 from rayramid.serve.job import Job, Model, new_id, video_of
 from rayramid.serve.parsing import Parsed, read, read_creation, read_extension
 from rayramid.serve.picture import PictureDecoder
+from rayramid.serve.remote import Remote, RemoteError, check_url
 from rayramid.serve.rewriter import Rewriter
+from rayramid.serve.safety import Judge, check_prompts
 from rayramid.serve.scheduler import Scheduler
-from rayramid.serve.spec import Limits
+from rayramid.serve.spec import Limits, RemoteOptions
 from rayramid.serve.store import Claim, Store
 from rayramid.serve.wire import KEY_LENGTH, CreateVideo, Errand, ExtendVideo, RemixVideo, Video
 
+NOTHING = RemoteOptions()
 Make = Callable[[str], Awaitable[Job]]
 
 
@@ -34,21 +37,33 @@ class NewVideos:
         scheduler: the broker.
         limits: of what a request may ask for.
         rewriter: writes prompts out, if there is one.
+        remote: asks URLs of users, as far as the options allow that.
+        judge: of prompts, if there is one.
     """
 
     def __init__(
-        self, model: Model, store: Store, scheduler: Scheduler, limits: Limits, rewriter: Rewriter | None
+        self,
+        model: Model,
+        store: Store,
+        scheduler: Scheduler,
+        limits: Limits,
+        rewriter: Rewriter | None = None,
+        remote: RemoteOptions = NOTHING,
+        judge: Judge | None = None,
     ) -> None:
         self._store = store
         self._scheduler = scheduler
         self._limits = limits
         self._rewriter = rewriter
+        self._judge = judge
+        self._webhooks = remote.webhooks
+        self._remote = Remote(remote) if remote.images else None
         self._decoder = PictureDecoder(limits.image_pixels)
         self._accept = Acceptance(model, limits)
 
     async def create(self, request: Request, caller: Caller) -> Video:
         """Start a video."""
-        parsed = await read_creation(request, self._limits, self._decoder)
+        parsed = await read_creation(request, self._limits, self._decoder, self._remote)
 
         async def make(job_id: str) -> Job:
             asked = parsed.request
@@ -95,9 +110,11 @@ class NewVideos:
         make: Make,
     ) -> Video:
         """Make and submit a job; a request with an `Idempotency-Key` that was seen before gets the job of that time."""
+        if parsed.request.webhook_url is not None:
+            self._check_webhook(parsed.request.webhook_url)
         job_id, key = new_id(), request.headers.get("idempotency-key")
         if key is None:
-            return await self._submit(caller, await make(job_id))
+            return await self._submit(caller, await self._made(make, job_id))
         if not 1 <= len(key) <= KEY_LENGTH:
             message = f"An Idempotency-Key has 1 to {KEY_LENGTH} characters, this one {len(key)}."
             raise bad_request(message, "Idempotency-Key")
@@ -115,11 +132,29 @@ class NewVideos:
                 return video
         try:
             # The request that claimed the key may have died before its job was kept; then this one carries on.
-            return await self._submit(caller, (await make(holds.job_id)).model_copy(update={"key": name}))
+            return await self._submit(caller, (await self._made(make, holds.job_id)).model_copy(update={"key": name}))
         except ApiError:
             if holds == mine:
                 await asyncio.to_thread(self._store.release, name)
             raise
+
+    async def _made(self, make: Make, job_id: str) -> Job:
+        """The job that a request asks for; what it has stored goes with it if it is refused."""
+        try:
+            job = await make(job_id)
+            await check_prompts(self._judge, *(text for _, text in (*job.asked, *job.brief.prompts.items())))
+        except ApiError:
+            await asyncio.to_thread(storage.delete_tree, self._store.at(job_id))
+            raise
+        return job
+
+    def _check_webhook(self, url: str) -> None:
+        if not self._webhooks:
+            raise bad_request("This server sends no events.", "webhook_url", "not_supported")
+        try:
+            check_url(url)
+        except RemoteError as error:
+            raise bad_request(f"webhook_url: {error}.", "webhook_url") from error
 
     async def _submit(self, caller: Caller, job: Job) -> Video:
         refusal = (await self._scheduler.submit(job, caller.limits)).refusal()

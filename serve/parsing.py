@@ -17,6 +17,7 @@ from starlette.types import Message
 
 from rayramid.serve.errors import ApiError, bad_request
 from rayramid.serve.picture import PictureDecoder, PictureError
+from rayramid.serve.remote import Remote, RemoteError
 from rayramid.serve.spec import Limits
 from rayramid.serve.wire import Body, CreateVideo, ExtendVideo
 
@@ -52,14 +53,19 @@ async def read(request: Request, limits: Limits, body: type[B]) -> Parsed[B]:
     return Parsed(_validated(sent, body))
 
 
-async def read_creation(request: Request, limits: Limits, decoder: PictureDecoder) -> Parsed[CreateVideo]:
-    """Parse and check a body of `POST /v1/videos`; its picture is a file or a data URL. Raises as `read` does."""
+async def read_creation(
+    request: Request, limits: Limits, decoder: PictureDecoder, remote: Remote | None
+) -> Parsed[CreateVideo]:
+    """Parse and check a body of `POST /v1/videos`; its picture is a file, a data URL or, with `remote`, any URL.
+
+    Raises as `read` does.
+    """
     sent = await _read(request, limits, (IMAGE,))
     image = sent.files.get(IMAGE)
     reference = sent.fields.pop(IMAGE, None)
-    if reference is not None:
-        image = _image_of(reference)
     asked = _validated(sent, CreateVideo, IMAGE)
+    if reference is not None:
+        image = await _image_of(reference, limits.upload_bytes, remote)
     if image is None:
         return Parsed(asked)
     try:
@@ -172,11 +178,17 @@ def _json(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _image_of(reference: object) -> bytes:
-    """The bytes of `{"image_url": "data:…;base64,…"}`."""
+async def _image_of(reference: object, limit: int, remote: Remote | None) -> bytes:
+    """The bytes of `{"image_url": "data:…;base64,…"}`, or of a URL."""
     url = reference.get("image_url") if isinstance(reference, dict) and len(reference) == 1 else None
+    if remote is not None and isinstance(url, str) and not url.startswith("data:"):
+        try:
+            return await remote.get(url, limit)
+        except RemoteError as error:
+            raise bad_request(f"{IMAGE}: the URL can't be used: {error}.", IMAGE) from error
     if not isinstance(url, str) or not url.startswith("data:") or ";base64," not in url:
-        raise bad_request(f'{IMAGE} must be a file, or {{"image_url": "data:image/…;base64,…"}}.', IMAGE)
+        message = f'{IMAGE} must be a file, or {{"image_url": "data:image/…;base64,…"}}; other URLs are not asked.'
+        raise bad_request(message, IMAGE)
     try:
         return base64.b64decode(url.partition(";base64,")[2], validate=True)
     except (binascii.Error, ValueError) as error:

@@ -4,9 +4,11 @@ Units that are there already are decoded again when a worker goes on with a vide
 each unit what the decoder remembers, which at full size is gigabytes.
 """
 
+import hashlib
 import io
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image, ImageOps
 from safetensors.torch import load, save
 from torch import Tensor
 
+from rayramid import __version__
 from rayramid.models import storage
 from rayramid.models.brief import Frames, Prompts
 from rayramid.models.media.preview import sprite_sheet, webp_thumbnail
@@ -83,8 +86,8 @@ class Reel:
         data = save({LATENT: latent_CTHW.cpu().contiguous()}, metadata)
         storage.write_atomic(self._store.latents(self._job.id, unit), data)
 
-    def finish(self) -> None:
-        """Write the whole video, without encoding anything again, and its sprite sheet."""
+    def finish(self, prompts: Mapping[int, str]) -> None:
+        """Write the whole video, without encoding anything again, and its sprite sheet; `prompts` are by unit."""
         job_id = self._job.id
         with tempfile.TemporaryDirectory() as folder:
             fragmented, plain = Path(folder, "fragmented.mp4"), Path(folder, "video.mp4")
@@ -92,10 +95,23 @@ class Reel:
                 file.write(storage.read_bytes(self._store.init_segment(job_id)))
                 for unit in range(self.playable):
                     file.write(storage.read_bytes(self._store.segment(job_id, unit)))
-            remux(fragmented, plain)
+            remux(fragmented, plain, {"comment": provenance(self._job, prompts)})
             storage.upload(plain, self._store.at(job_id, "video.mp4"))
         sheet = sprite_sheet(np.stack(self._sheet), min(SHEET_COLUMNS, len(self._sheet)))
         storage.write_atomic(self._store.at(job_id, "spritesheet.webp"), sheet)
+
+
+def provenance(job: Job, prompts: Mapping[int, str]) -> str:
+    """What a file says of itself, as JSON; prompts, by the unit at which each begins, are told by their SHA-256."""
+    said = {
+        "generator": f"rayramid {__version__}",
+        "id": job.id,
+        "model": job.model,
+        "model_version": job.model_version,
+        "seed": job.brief.seed,
+        "prompt_sha256": {unit: hashlib.sha256(text.encode()).hexdigest() for unit, text in prompts.items()},
+    }
+    return json.dumps(said)
 
 
 def _metadata(data: bytes) -> dict[str, str]:

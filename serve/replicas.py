@@ -25,10 +25,13 @@ from rayramid.serve.gateway import create_app
 from rayramid.serve.job import Job, Model, Progress, Standing
 from rayramid.serve.keys import KeyRing
 from rayramid.serve.new_videos import NewVideos
+from rayramid.serve.remote import Remote
 from rayramid.serve.rewriter import Rewriter
+from rayramid.serve.safety import Judge
 from rayramid.serve.scheduler import UnavailableError
 from rayramid.serve.spec import KeyLimits, ServeSpec
 from rayramid.serve.store import Store
+from rayramid.serve.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from rayramid.models.text import TextEmbedding
@@ -88,6 +91,7 @@ class Sampler:
             version=model.version,
             tokens_per_step=options.tokens_per_step,
             cache_tokens=self._capacity.cache_tokens,
+            judge=Judge(spec.safety.frames) if spec.safety.frames else None,
         )
         # Serve calls constructors on the event loop that requests run on.
         self._loop = asyncio.create_task(self._worker.engine.run())
@@ -119,6 +123,7 @@ class BrokerReplica:
             workers=spec.sampler.replicas,
             slots=spec.sampler.max_sessions,
             queue_limit=spec.limits.queue,
+            webhooks=webhooks_of(spec),
         )
         self._recovered = asyncio.create_task(self._broker.recover())
         self._learned = asyncio.create_task(self._learn())
@@ -169,10 +174,11 @@ class Gateway:
 
     def __init__(self, spec: ServeSpec, model: Model, broker: DeploymentHandle) -> None:
         rewriter = Rewriter(spec.rewriter) if spec.rewriter else None
+        judge = Judge(spec.safety.prompts) if spec.safety.prompts else None
         store, scheduler = store_of(spec), RemoteBroker(broker)
-        new = NewVideos(model, store, scheduler, spec.limits, rewriter)
+        new = NewVideos(model, store, scheduler, spec.limits, rewriter, spec.remote, judge)
         access = Access(KeyRing(spec.key_ring) if spec.key_ring else None, spec.limits.per_key)
-        self._app = create_app(new, Endpoint(store, scheduler, spec.limits), access)
+        self._app = create_app(new, Endpoint(store, scheduler, spec.limits, judge), access, spec.origins)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """What Ray Serve calls to get the app of this replica."""
@@ -236,6 +242,13 @@ async def _told(method: DeploymentHandle, *arguments: object) -> AsyncGenerator[
 def model_of(spec: ServeSpec) -> Model:
     """What the model folder says about itself; UserError if it is none."""
     return Model.of(load_card(spec.model), spec.name)
+
+
+def webhooks_of(spec: ServeSpec) -> Webhooks | None:
+    """What delivers events, if users may name URLs for them."""
+    if not spec.remote.webhooks or spec.key_ring is None:
+        return None
+    return Webhooks(store_of(spec), KeyRing(spec.key_ring), Remote(spec.remote))
 
 
 def store_of(spec: ServeSpec) -> Store:

@@ -1,9 +1,9 @@
 """The spec of an endpoint: which model answers, where jobs live, what is allowed."""
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rayramid.models import storage
 
@@ -95,6 +95,43 @@ class Limits(Options):
     )
 
 
+class JudgeOptions(Options):
+    """A hook that judges prompts or frames."""
+
+    hook: str = Field(
+        pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*|https?://.+)$",
+        description="`module:name` of a callable that takes a prompt, or frames [T, H, W, 3] in uint8, and tells how "
+        "bad they are, 0..1; or the URL of an OpenAI-compatible endpoint, whose /moderations is asked",
+    )
+    threshold: float = Field(default=0.5, ge=0, le=1, description="Of a callable: from here on it is refused")
+    model: str | None = Field(default=None, description="That the endpoint is asked for")
+    api_key_env: str | None = Field(default=None, description="Environment variable that holds the endpoint's key")
+    timeout_s: float = Field(default=30.0, gt=0)
+
+
+class SafetyOptions(Options):
+    """What is judged before it is made or shown; a hook that fails lets nothing through."""
+
+    prompts: JudgeOptions | None = None
+    frames: JudgeOptions | None = Field(default=None, description="Of every unit, before anybody can see it")
+
+
+class RemoteOptions(Options):
+    """What users may let the endpoint ask of URLs that they name; nothing where this is left out."""
+
+    images: bool = Field(default=False, description="Pictures: `input_reference.image_url` may be a URL")
+    webhooks: bool = Field(default=False, description="Events: `webhook_url` is told when a video has ended")
+    timeout_s: float = Field(default=10.0, gt=0, description="For one URL, with all its redirects")
+    networks: tuple[str, ...] = Field(
+        default=(), description="Addresses that are allowed though they aren't public, as in 10.1.0.0/16"
+    )
+
+    @field_validator("networks")
+    @classmethod
+    def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ip_network(each)) for each in networks)
+
+
 class ServeSpec(Options):
     """One endpoint with OpenAI's Videos API."""
 
@@ -113,6 +150,13 @@ class ServeSpec(Options):
     text: TextOptions = TextOptions()
     limits: Limits = Limits()
     rewriter: RewriterOptions | None = None
+    remote: RemoteOptions = RemoteOptions()
+    safety: SafetyOptions = SafetyOptions()
+    origins: tuple[str, ...] = Field(
+        default=(),
+        description="Web pages of these origins, as in https://videos.example.com, may use the endpoint from browsers; "
+        "none but its own when left out",
+    )
     keep_hours: float | None = Field(
         default=None, gt=0, description="Ended jobs are deleted with their videos after so long; never when left out"
     )
@@ -137,6 +181,8 @@ class ServeSpec(Options):
                 f"keys: off lets everybody in, so host must be loopback (127.0.0.1), not {self.host}; leave keys out, "
                 "and make some by `rayramid keys create`"
             )
+        if self.keys is False and self.remote.webhooks:
+            raise ValueError("remote.webhooks: events are signed with the secret of an API key, and keys are off")
         return self
 
 

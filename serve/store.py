@@ -3,6 +3,7 @@
     open/<id>.json                a job that has not ended, written once; what a new broker looks through
     ended/<id>.json               the same when it has
     owners/<owner>/<id>           an empty file: whose job it is, for listings
+    webhooks/<id>.json            an event that is owed when the job has ended
     keys/<digest>.json            which job an Idempotency-Key stands for
     videos/<id>/image             the first frame, if one was given
     videos/<id>/control/attempt-<n>    created by the worker that begins attempt n; a later one ends an earlier one

@@ -84,6 +84,11 @@ class Errand(Body):
     rewrite_prompt: Flag = Field(
         default=False, description="Let the server's language model write the prompts out; both are in the answer"
     )
+    webhook_url: str | None = Field(
+        default=None,
+        max_length=2048,
+        description="Is sent a signed event `video.completed` or `video.failed`, if the server sends any",
+    )
     priority: int = Field(default=0, ge=-100, le=100, description="Of two jobs of one API key the higher goes first")
     deadline_seconds: Annotated[float, Field(gt=0, le=1e9), AllowInfNan(False)] | None = Field(
         default=None, description="A video that is not completed by then has failed; earlier deadlines go first"
@@ -93,7 +98,9 @@ class Errand(Body):
 class PictureReference(Body):
     """The picture that a video begins with, where it is not a file."""
 
-    image_url: str = Field(pattern="^data:", description="data:image/…;base64,…")
+    image_url: str = Field(
+        pattern="^(data:|https?://)", description="data:image/…;base64,… or, if the server asks URLs, a URL"
+    )
 
 
 class CreateVideo(Errand):

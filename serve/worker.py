@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +16,8 @@ from rayramid.serve.attempt import Attempt, Embed, Tools
 from rayramid.serve.engine import Engine
 from rayramid.serve.job import Progress
 from rayramid.serve.memory import Memory
+from rayramid.serve.metrics import WorkerMetrics
+from rayramid.serve.safety import Judge
 from rayramid.serve.store import Store
 from rayramid.serve.wire import VideoError
 
@@ -32,6 +35,7 @@ class Worker:
         version: of the model; jobs of another one fail.
         tokens_per_step: tokens that one forward may hold.
         cache_tokens: whose keys and values there is memory for; videos wait for their share of it.
+        judge: of frames, if there is one.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Worker:
         version: str,
         tokens_per_step: int,
         cache_tokens: int,
+        judge: Judge | None = None,
     ) -> None:
         self._store = store
         self._version = version
@@ -51,7 +56,10 @@ class Worker:
         self.engine = Engine(self._step, tokens_per_step)
         device = next(vae.parameters()).device
         decoder = ThreadPoolExecutor(1, "decode", initializer=_use_own_stream, initargs=(device,))
-        self._tools = Tools(store, sampler, vae, embed, self.engine, Memory(cache_tokens), decoder)
+        self._budget = tokens_per_step
+        self._tools = Tools(
+            store, sampler, vae, embed, self.engine, Memory(cache_tokens), decoder, WorkerMetrics(), judge
+        )
         self._running: dict[str, tuple[Attempt, asyncio.Task[None]]] = {}
 
     async def run(self, job_id: str, number: int) -> AsyncGenerator[Progress, None]:
@@ -74,8 +82,15 @@ class Worker:
             await asyncio.wait((task,))
 
     def _step(self, sessions: Sequence[Session]) -> list[Unit]:
+        metrics = self._tools.metrics
+        tokens, started = sum(session.next_tokens for session in sessions), time.monotonic()
         # On the CPU latents are safe from what other streams do, and go to the store from there.
-        return [replace(unit, latent_CTHW=unit.latent_CTHW.cpu()) for unit in self._sampler.step(sessions)]
+        units = [replace(unit, latent_CTHW=unit.latent_CTHW.cpu()) for unit in self._sampler.step(sessions)]
+        metrics.step.observe(time.monotonic() - started)
+        metrics.sessions.observe(len(sessions))
+        metrics.occupancy.observe(tokens / self._budget)
+        metrics.cache.set(self.engine.cache_bytes)
+        return units
 
     async def _began(self, job_id: str, number: int) -> bool:
         if not await asyncio.to_thread(self._store.begin, job_id, number):

@@ -6,7 +6,7 @@ The parameter sets are the same in all; they stand in the init segment.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +99,13 @@ def _decoded(mp4: bytes) -> NDArray[np.uint8]:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def remux(fragmented: str | Path, mp4: str | Path) -> None:
+def remux(fragmented: str | Path, mp4: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Copies a concatenation of segments to an ordinary MP4 (index first, seekable), without encoding again."""
     with (
         av.open(str(fragmented)) as source,
         av.open(str(mp4), "w", format="mp4", options={"movflags": "faststart"}) as target,
     ):
+        target.metadata.update(metadata or {})
         stream = target.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
             if packet.dts is not None:

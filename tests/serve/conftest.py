@@ -34,11 +34,14 @@ from rayramid.serve.endpoint import Endpoint
 from rayramid.serve.gateway import create_app
 from rayramid.serve.job import Job, Model, Standing, new_id
 from rayramid.serve.keys import KeyRing
-from rayramid.serve.new_videos import NewVideos
+from rayramid.serve.new_videos import NOTHING, NewVideos
 from rayramid.serve.reel import LATENT
+from rayramid.serve.remote import Remote
 from rayramid.serve.rewriter import Rewriter
-from rayramid.serve.spec import Limits
+from rayramid.serve.safety import Judge
+from rayramid.serve.spec import Limits, RemoteOptions
 from rayramid.serve.store import Store
+from rayramid.serve.webhooks import Webhooks
 from rayramid.serve.wire import CreateVideo
 from rayramid.serve.worker import Worker
 
@@ -93,6 +96,23 @@ def new_job(card: ModelCard) -> Callable[..., Job]:
 
 
 LIMITS = Limits(queue=2, seconds=30, pixels=256 * 256, upload_bytes=200_000)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a test says of its endpoint."""
+
+    slots: int = 4
+    limits: Limits = LIMITS
+    cache_tokens: int = 100_000
+    rewriter: Rewriter | None = None
+    keys: KeyRing | None = None
+    remote: RemoteOptions = NOTHING
+    origins: tuple[str, ...] = ()
+    prompts: Judge | None = None
+    frames: Judge | None = None
+    # Between tries of an event.
+    delays_s: tuple[float, ...] = (0.05, 0.05, 0.05)
 
 
 class LocalBroker(Broker):
@@ -184,18 +204,12 @@ def endpoint(loaded: LoadedModel, store: Store) -> Callable[..., Any]:
         *,
         generating: bool = True,
         server: bool = False,
-        slots: int = 4,
         store: Store = store,
-        rewriter: Rewriter | None = None,
-        limits: Limits = LIMITS,
-        cache_tokens: int = 100_000,
-        keys: KeyRing | None = None,
+        **setting: Any,
     ) -> Any:
         async def main() -> Any:
             async with AsyncExitStack() as also:
-                endpoint = await also.enter_async_context(
-                    running(loaded, store, slots, rewriter, limits, cache_tokens, keys)
-                )
+                endpoint = await also.enter_async_context(running(loaded, store, Setting(**setting)))
                 if generating:
                     await also.enter_async_context(looping(endpoint.worker))
                 if server:
@@ -208,15 +222,7 @@ def endpoint(loaded: LoadedModel, store: Store) -> Callable[..., Any]:
 
 
 @asynccontextmanager
-async def running(
-    loaded: LoadedModel,
-    store: Store,
-    slots: int,
-    rewriter: Rewriter | None,
-    limits: Limits,
-    cache_tokens: int,
-    keys: KeyRing | None,
-) -> AsyncIterator[Running]:
+async def running(loaded: LoadedModel, store: Store, setting: Setting) -> AsyncIterator[Running]:
     model = Model.of(loaded.card, None)
     worker = HeldWorker(
         store,
@@ -225,15 +231,19 @@ async def running(
         Embeddings(loaded.text, 2**20).embed,
         version=model.version,
         tokens_per_step=10_000,
-        cache_tokens=cache_tokens,
+        cache_tokens=setting.cache_tokens,
+        judge=setting.frames,
     )
-    broker = LocalBroker(store, worker.run, workers=1, slots=slots, queue_limit=limits.queue)
+    limits, keys = setting.limits, setting.keys
+    webhooks = Webhooks(store, keys, Remote(setting.remote), setting.delays_s) if keys else None
+    broker = LocalBroker(store, worker.run, workers=1, slots=setting.slots, queue_limit=limits.queue, webhooks=webhooks)
     await broker.recover()
+    new = NewVideos(model, store, broker, limits, setting.rewriter, setting.remote, setting.prompts)
     app = create_app(
-        NewVideos(model, store, broker, limits, rewriter), Endpoint(store, broker, limits), Access(keys, limits.per_key)
+        new, Endpoint(store, broker, limits, setting.prompts), Access(keys, limits.per_key), setting.origins
     )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         yield Running(http, store, worker, broker, app)
 
 
@@ -248,19 +258,25 @@ async def looping(worker: HeldWorker) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def listening(app: FastAPI) -> AsyncIterator[str]:
+async def listening(app: Any, host: str = "127.0.0.1") -> AsyncIterator[str]:
     """A real server on a free port."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=0, log_level="error", timeout_graceful_shutdown=1))
     # Signals are pytest's own.
     task = asyncio.create_task(server._serve())
     while not server.started:
         await asyncio.sleep(0.01)
     (port,) = {socket.getsockname()[1] for each in server.servers for socket in each.sockets}
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{host}:{port}"
     finally:
         server.should_exit = True
         await task
+
+
+@pytest.fixture
+def listen() -> Callable[..., Any]:
+    """`async with listen(app, host)` runs any ASGI app on a real server."""
+    return listening
 
 
 @pytest.fixture
