@@ -11,7 +11,20 @@ import typer
 
 from rayramid import __version__
 from rayramid.models.errors import UserError
-from rayramid.platform.commands import data, demo, evaluate, init, keys, sample, serve, spec, submit, train, weights
+from rayramid.platform.commands import (
+    bench,
+    data,
+    demo,
+    evaluate,
+    init,
+    keys,
+    sample,
+    serve,
+    spec,
+    submit,
+    train,
+    weights,
+)
 from rayramid.platform.console import out, say
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -30,6 +43,7 @@ app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)
 app.command("serve")(serve.serve)
+app.command("bench")(bench.bench)
 app.add_typer(keys.app, name="keys")
 app.command("submit")(submit.submit)
 app.command("plan")(weights.plan)

@@ -144,7 +144,9 @@ class NewVideos:
             job = await make(job_id)
             await check_prompts(self._judge, *(text for _, text in (*job.asked, *job.brief.prompts.items())))
         except ApiError:
-            await asyncio.to_thread(storage.delete_tree, self._store.at(job_id))
+            # Another request with the same key may have been luckier.
+            if not await asyncio.to_thread(self._store.has, job_id):
+                await asyncio.to_thread(storage.delete_tree, self._store.at(job_id))
             raise
         return job
 

@@ -41,6 +41,7 @@ def test_help_names_every_command() -> None:
         "sample",
         "eval",
         "serve",
+        "bench",
         "keys",
         "submit",
         "plan",
