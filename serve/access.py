@@ -5,7 +5,9 @@ import hashlib
 import math
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
@@ -23,6 +25,29 @@ WRONG_KEY = "This API key is not known here."
 REVOKED = "This API key was revoked."
 
 
+class Streams:
+    """How many connections of one key watch something."""
+
+    def __init__(self) -> None:
+        self._open = 0
+
+    @contextmanager
+    def one_more(self, limit: int | None) -> Iterator[None]:
+        """Hold a connection open.
+
+        Raises:
+            ApiError: 429 if there are as many as there may be.
+        """
+        if limit is not None and self._open >= limit:
+            message = f"This key may watch with {limit} connections at a time; end another one first."
+            raise ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": "5"})
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+
 @dataclass(frozen=True)
 class Caller:
     """Who sent a request.
@@ -31,11 +56,13 @@ class Caller:
         owner: who its jobs belong to, and whose turn they take.
         limits: of what it may ask for.
         sees_all: everybody's jobs are its own, since there are no keys.
+        streams: what it watches now.
     """
 
     owner: str
     limits: KeyLimits = UNLIMITED
     sees_all: bool = False
+    streams: Streams = field(default_factory=Streams)
 
     def owns(self, job: Job) -> bool:
         """Whether a job may be shown to it."""
@@ -56,6 +83,7 @@ class Access:
         self._refreshed = -math.inf
         self._refreshing = asyncio.Lock()
         self._pace: defaultdict[str, Pace] = defaultdict(Pace)
+        self._streams: defaultdict[str, Streams] = defaultdict(Streams)
 
     @property
     def keyed(self) -> bool:
@@ -86,7 +114,7 @@ class Access:
             if wait_s:
                 message = f"This key may send {limits.requests_per_minute} requests per minute; go on in {wait_s} s."
                 raise ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": str(wait_s)})
-        return Caller(key.id, limits)
+        return Caller(key.id, limits, streams=self._streams[key.id])
 
     async def _refresh(self, ring: KeyRing) -> None:
         async with self._refreshing:

@@ -132,7 +132,7 @@ class Endpoint:
             if request.method == "HEAD":
                 return Response(None, 200, {"Cache-Control": "no-store"}, media_type)
             segments = live_segments(self._store, self._scheduler, video_id)
-            return Stream(segments, media_type, self._on_leave(video_id) if cancel_on_leave else None)
+            return Stream(segments, media_type, caller, self._on_leave(video_id) if cancel_on_leave else None)
         if video.status == "completed" or (
             variant == "thumbnail" and await asyncio.to_thread(storage.exists, self._store.at(video_id, name))
         ):
@@ -152,7 +152,7 @@ class Endpoint:
         """What happens to a video, as server-sent events."""
         job = await find_job(self._store, caller, video_id)
         events = server_sent_events(self._store, self._scheduler, job)
-        return Stream(events, "text/event-stream", self._on_leave(video_id) if cancel_on_leave else None)
+        return Stream(events, "text/event-stream", caller, self._on_leave(video_id) if cancel_on_leave else None)
 
     async def ready(self) -> Health:
         """Whether a worker answers."""

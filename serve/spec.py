@@ -67,6 +67,9 @@ class KeyLimits(Options):
 
     jobs: int | None = Field(default=None, ge=1, description="Jobs that have not ended")
     requests_per_minute: int | None = Field(default=None, ge=1, description="Of any kind, to one gateway")
+    streams: int | None = Field(
+        default=None, ge=1, description="Connections to one gateway that watch videos, or events about them"
+    )
     tokens_per_day: int | None = Field(
         default=None,
         ge=1,
@@ -91,7 +94,8 @@ class Limits(Options):
     upload_seconds: float = Field(default=60.0, gt=0, description="In which a request's body must have come")
     image_pixels: int = Field(default=50_000_000, ge=1, description="Of a picture that a video begins with")
     per_key: KeyLimits = Field(
-        default=KeyLimits(jobs=16, requests_per_minute=600), description="Of every key that has none of its own"
+        default=KeyLimits(jobs=16, requests_per_minute=600, streams=64),
+        description="Of every key that has none of its own",
     )
 
 

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from rayramid.models import storage
 from rayramid.models.stores.store import MissingError
+from rayramid.serve.access import Caller
 from rayramid.serve.job import Job, Standing, event_of
 from rayramid.serve.scheduler import Scheduler, UnavailableError
 from rayramid.serve.store import Store
@@ -28,17 +29,25 @@ class Stream(StreamingResponse):
     Args:
         content: the pieces.
         media_type: of all of them.
+        caller: whose connection it is.
         on_leave: called if the client goes away before the end.
     """
 
-    def __init__(self, content: AsyncIterator[bytes], media_type: str, on_leave: Callable[[], None] | None) -> None:
+    def __init__(
+        self, content: AsyncIterator[bytes], media_type: str, caller: Caller, on_leave: Callable[[], None] | None
+    ) -> None:
         # Between the server and the client nothing shall collect pieces.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(content, 200, headers, media_type)
+        self._caller = caller
         self._on_leave = on_leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the pieces until there are no more or nobody is there to take them."""
+        with self._caller.streams.one_more(self._caller.limits.streams):
+            await self._send(receive, send)
+
+    async def _send(self, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self.stream_response(send))
         leaving = asyncio.create_task(self.listen_for_disconnect(receive))
         try:

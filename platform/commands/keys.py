@@ -25,6 +25,7 @@ def create(
     overrides: Overrides = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Jobs that have not ended.")] = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
+    streams: Annotated[int | None, typer.Option(min=1, help="Connections that watch.")] = None,
     tokens_per_day: Annotated[int | None, typer.Option(min=1, help="Of the transformer.")] = None,
 ) -> None:
     """Make a key, which is shown once. Limits that are left out are the spec's.
@@ -33,7 +34,9 @@ def create(
     """
     from rayramid.serve.spec import KeyLimits
 
-    limits = KeyLimits(jobs=jobs, requests_per_minute=requests_per_minute, tokens_per_day=tokens_per_day)
+    limits = KeyLimits(
+        jobs=jobs, requests_per_minute=requests_per_minute, streams=streams, tokens_per_day=tokens_per_day
+    )
     key, sent = _ring(spec, overrides).create(name, limits)
     say(f"key {key.id} of {name}; this is the only time that these are shown:")
     result(f"api key        {sent}")

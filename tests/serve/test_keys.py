@@ -236,6 +236,27 @@ def test_a_key_sends_so_many_requests_a_minute(keyed):
     assert his.status_code == 200
 
 
+def test_a_key_watches_with_so_many_connections_and_a_refused_one_cancels_nothing(keyed):
+    async def scenario(endpoint, alice, bob):
+        video = (await alice.post("/v1/videos", json={"prompt": "a cat"})).json()["id"]
+        paths = [f"/v1/videos/{video}/events", f"/v1/videos/{video}/content?stream=1&cancel_on_disconnect=1"]
+        async with alice.stream("GET", paths[0]), alice.stream("GET", paths[0]):
+            refused = [await alice.get(path) for path in paths]
+        deadline = time.monotonic() + 60
+        while True:
+            async with alice.stream("GET", paths[0]) as again:
+                if again.status_code == 200:
+                    break
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+        return refused, (await alice.get(f"/v1/videos/{video}")).json()["status"]
+
+    refused, status = keyed(scenario, alice=KeyLimits(streams=2))
+    assert [answer.status_code for answer in refused] == [429] * 2
+    assert refused[0].json()["error"]["code"] == "rate_limit_exceeded"
+    assert status in ("queued", "in_progress")
+
+
 def test_a_bucket_of_requests_fills_as_time_passes():
     pace = Pace()
     assert [pace.step(2, 0.0) for _ in range(3)] == [0, 0, 30]
