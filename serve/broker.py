@@ -158,7 +158,7 @@ class Broker:
         try:
             admission = await self._admission(job, limits)
         finally:
-            self._owners[job.owner] -= 1
+            self._owners -= Counter([job.owner])
             del self._admitting[job.id]
         if admission.accepted:
             self._fill()
