@@ -30,7 +30,7 @@ def create(
 ) -> None:
     """Make a key, which is shown once. Limits that are left out are the spec's.
 
-    Example: rayramid keys create infra/specs/serve-local.yaml alice --jobs 4
+    Example: rayramid keys create infra/specs/serve-public.yaml alice --jobs 4
     """
     from rayramid.serve.spec import KeyLimits
 
