@@ -125,7 +125,10 @@ class Endpoint:
         stream: bool,
         cancel_on_leave: bool,
     ) -> Response:
-        """A result; or with `stream` all that exists of a running video, and then the rest as it comes."""
+        """A result; or with `stream` all that exists of a running video, and then the rest as it comes.
+
+        What is streamed comes from here, also where the store could give it out.
+        """
         video = await self.retrieve(caller, video_id)
         name, media_type = FILES[variant]
         if stream and variant == "video":
@@ -139,7 +142,7 @@ class Endpoint:
             elsewhere = await asyncio.to_thread(
                 self._store.presigned, video_id, name, media_type, method=request.method
             )
-            if elsewhere is not None:
+            if elsewhere is not None and not stream:
                 return RedirectResponse(elsewhere, 307)
             file_name = f"{video_id}.{name.rpartition('.')[2]}"
             return await file_response(request, self._store.at(video_id, name), media_type, file_name)

@@ -13,7 +13,9 @@ from rayramid.serve.browsers import OwnPagesOnly, SecurityHeaders, cors
 from rayramid.serve.endpoint import Endpoint, Order, Variant
 from rayramid.serve.errors import ApiError, bad_request
 from rayramid.serve.new_videos import NewVideos
+from rayramid.serve.offer import ModelList, OfferedModel
 from rayramid.serve.openapi import CONTENT, ERRORS, EVENTS, add_keys, body_of, components
+from rayramid.serve.page.routes import add_page
 from rayramid.serve.scheduler import UnavailableError
 from rayramid.serve.wire import (
     ChangePrompt,
@@ -57,8 +59,10 @@ def create_app(new: NewVideos, endpoint: Endpoint, access: Access, origins: tupl
     _add_errors(app)
     app.include_router(_making(new, endpoint), tags=["videos"])
     app.include_router(_reading(endpoint), tags=["videos"])
+    app.include_router(_models(new), tags=["models"])
     app.include_router(_server(endpoint), tags=["server"])
     _add_components(app, keyed=access.keyed)
+    add_page(app)
     # The last one added is the first to see a request.
     if origins:
         app.add_middleware(cors, origins=origins)
@@ -153,6 +157,24 @@ def _reading(endpoint: Endpoint) -> APIRouter:
     async def video_events(caller: Asker, video_id: str, cancel_on_disconnect: CancelOnLeave = False) -> Response:
         """Progress, place in the queue and estimated seconds as server-sent events, until the video has ended."""
         return await endpoint.events(caller, video_id, cancel_on_leave=cancel_on_disconnect)
+
+    return router
+
+
+def _models(new: NewVideos) -> APIRouter:
+    router = APIRouter(responses=ERRORS)
+
+    @router.get("/v1/models")
+    async def list_models(_: Asker) -> ModelList:
+        """What is served here, and what may be asked of it."""
+        return ModelList(data=[new.offer])
+
+    @router.get("/v1/models/{model}")
+    async def retrieve_model(_: Asker, model: str) -> OfferedModel:
+        """One of them."""
+        if model != new.offer.id:
+            raise ApiError(404, f"No model has the name {model!r}.", param="model", code="model_not_found")
+        return new.offer
 
     return router
 

@@ -14,6 +14,7 @@ from rayramid.serve.access import Caller
 from rayramid.serve.errors import ApiError, bad_request
 from rayramid.serve.finding import find_job, find_video
 from rayramid.serve.job import Job, Model, new_id, video_of
+from rayramid.serve.offer import offer
 from rayramid.serve.parsing import Parsed, read, read_creation, read_extension
 from rayramid.serve.picture import PictureDecoder
 from rayramid.serve.remote import Remote, RemoteError, check_url
@@ -30,6 +31,8 @@ Make = Callable[[str], Awaitable[Job]]
 
 class NewVideos:
     """Answers requests for new videos.
+
+    `offer` says what may be asked for.
 
     Args:
         model: the one that is served.
@@ -60,6 +63,7 @@ class NewVideos:
         self._remote = Remote(remote) if remote.images else None
         self._decoder = PictureDecoder(limits.image_pixels)
         self._accept = Acceptance(model, limits)
+        self.offer = offer(model, limits)
 
     async def create(self, request: Request, caller: Caller) -> Video:
         """Start a video."""
