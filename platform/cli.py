@@ -1,7 +1,7 @@
 """The command `rayramid`.
 
-Exit codes: 0 done; 1 a defect of the program (with its traceback); 2 a mistake of the user's (one line); 3 a job ran
-and failed; 130 interrupted; 143 terminated.
+Exit codes: 0 done; 1 a defect of the program (with its traceback); 2 a mistake of the user's (one line); 3 it ran and
+failed; 130 interrupted; 143 terminated.
 """
 
 import sys
@@ -15,8 +15,10 @@ from rayramid.platform.commands import (
     bench,
     data,
     demo,
+    doctor,
     evaluate,
     init,
+    jobs,
     keys,
     sample,
     serve,
@@ -26,8 +28,7 @@ from rayramid.platform.commands import (
     weights,
 )
 from rayramid.platform.console import out, say
-
-INTERRUPTED, TERMINATED = 130, 143
+from rayramid.platform.exit_codes import INTERRUPTED, MISTAKE, TERMINATED
 
 app = typer.Typer(
     name="rayramid",
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("init")(init.init)
+app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
@@ -46,6 +48,7 @@ app.command("serve")(serve.serve)
 app.command("bench")(bench.bench)
 app.add_typer(keys.app, name="keys")
 app.command("submit")(submit.submit)
+app.add_typer(jobs.app, name="jobs")
 app.command("plan")(weights.plan)
 app.add_typer(weights.app, name="weights")
 app.add_typer(spec.app, name="spec")
@@ -71,7 +74,7 @@ def main() -> None:
         app()
     except UserError as error:
         say(f"error: {error}")
-        sys.exit(2)
+        sys.exit(MISTAKE)
     except SystemExit as ending:
         if ending.code in (INTERRUPTED, TERMINATED):
             say("interrupted; the same command goes on where this one stopped")

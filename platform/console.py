@@ -27,6 +27,13 @@ def result(message: str) -> None:
     out.print(message, markup=False)
 
 
+def copy(text: str, console: Console = out) -> None:
+    """What another program has written, as it is."""
+    # `print` and `out` of rich make spaces of tabs.
+    console.file.write(text)
+    console.file.flush()
+
+
 def emit_json(value: Any) -> None:
     """A result for scripts."""
     out.print(json.dumps(value, indent=2, default=str), markup=False)

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rayramid.models.errors import UserError
+from rayramid.platform.credentials import is_secret
 
 # Each floor owns the model of its specs; names are resolved on use, so that no command imports what it does not need.
 KINDS: Mapping[str, str] = {
@@ -28,30 +29,44 @@ _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^
 def load_spec(path: str | Path, overrides: Sequence[str] = (), *, kind: str | Sequence[str] | None = None) -> BaseModel:
     """Reads the spec at `path`, applies overrides of the form `a.b=value`, and validates it.
 
-    `${NAME}` and `${NAME:-default}` in values are replaced from the environment.
-
     Args:
         path: a YAML file.
         overrides: `key.path=value`, the value in YAML; the index of a list element is a number.
         kind: the kind, or the kinds, that the caller can run; any kind when None.
 
     Raises:
-        UserError: missing file, broken YAML, unknown kind or key (with the nearest name), wrong value.
+        UserError: missing file, broken YAML, or what `parse_spec` finds.
     """
-    path = Path(path)
-    fields = _read(path)
+    fields = _read(Path(path))
     for override in overrides:
         _override(fields, override)
-    fields = _expand(fields, path)
-    model = spec_model(fields.get("kind"), where=str(path))
+    return parse_spec(fields, where=str(path), kind=kind)
+
+
+def parse_spec(fields: Mapping[str, Any], *, where: str, kind: str | Sequence[str] | None = None) -> BaseModel:
+    """Validates the spec that `fields` hold; `where` says where they are from.
+
+    `${NAME}` and `${NAME:-default}` in values are replaced from the environment, and messages show the values as they
+    were written.
+
+    Raises:
+        UserError: unknown kind or key (with the nearest name), wrong value, unset variable, or a variable that holds a
+            secret, since specs are kept with what was made from them.
+    """
+    written: dict[str, str] = {}
+    fields = _expand(fields, where, written)
+    model = spec_model(fields.get("kind"), where=where)
     kinds = [kind] if isinstance(kind, str) else kind
     if kinds is not None and fields["kind"] not in kinds:
         wanted = " or ".join(f"'{name}'" for name in kinds)
-        raise UserError(f"{path}: kind is '{fields['kind']}', this command takes kind {wanted}")
+        raise UserError(f"{where}: kind is '{fields['kind']}', this command takes kind {wanted}")
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise UserError(f"{path}: {_one_line(error, model)}") from None
+        message = _one_line(error, model)
+        for value in sorted(filter(None, written), key=len, reverse=True):
+            message = message.replace(repr(value), repr(written[value]))
+        raise UserError(f"{where}: {message}") from None
 
 
 def spec_model(kind: object, *, where: str = "spec") -> type[BaseModel]:
@@ -104,22 +119,31 @@ def _index(items: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
-def _expand(value: Any, path: Path) -> Any:
-    """Replaces environment variables in every string below `value`."""
-    if isinstance(value, dict):
-        return {key: _expand(item, path) for key, item in value.items()}
+def _expand(value: Any, where: str, written: dict[str, str]) -> Any:
+    """Replaces environment variables in every string below `value`; `written` learns what stood for each result."""
+    if isinstance(value, Mapping):
+        return {key: _expand(item, where, written) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expand(item, path) for item in value]
+        return [_expand(item, where, written) for item in value]
     if not isinstance(value, str):
         return value
 
     def substitute(match: re.Match[str]) -> str:
-        found = os.environ.get(match["name"], match["default"])
+        name = match["name"]
+        found = os.environ.get(name, match["default"])
         if found is None:
-            raise UserError(f"{path}: the environment variable {match['name']} is not set and has no default")
+            raise UserError(f"{where}: the environment variable {name} is not set and has no default")
+        if is_secret(name, found):
+            raise UserError(
+                f"{where}: {name} holds a secret, and a spec is kept with what was made from it; programs find their"
+                " secrets in the environment by themselves"
+            )
         return found
 
-    return _VARIABLE.sub(substitute, value)
+    expanded = _VARIABLE.sub(substitute, value)
+    if expanded != value:
+        written[expanded] = value
+    return expanded
 
 
 def _one_line(error: ValidationError, model: type[BaseModel]) -> str:

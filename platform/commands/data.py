@@ -84,7 +84,10 @@ def plan(
 
 @app.command()
 def status(root: Root, as_json: AsJson = False) -> None:
-    """Show each job's ledger: inputs = ok + failed + pending."""
+    """Show each job's ledger: inputs = ok + failed + pending.
+
+    Example: rayramid data status runs/local/data
+    """
     from rayramid.pipelines import upkeep
 
     with _checked_sums():
@@ -106,7 +109,10 @@ def explain(
     models: Annotated[str | None, typer.Option(metavar="URL", help="Look below here for models trained on it.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell where a clip came from, every score, why it is in or out, and which versions and models hold it."""
+    """Tell where a clip came from, every score, why it is in or out, and which versions and models hold it.
+
+    Example: rayramid data explain runs/local/data 1f3a --models runs/local
+    """
     from rayramid.models import storage
     from rayramid.pipelines.explain import explain
 
@@ -121,7 +127,10 @@ def explain(
 
 @app.command()
 def retry(root: Root) -> None:
-    """Plan the failed inputs again; the next run takes them."""
+    """Plan the failed inputs again; the next run takes them.
+
+    Example: rayramid data retry runs/local/data
+    """
     from rayramid.pipelines import upkeep
 
     with _checked_sums():
@@ -155,7 +164,10 @@ def merge(
     root: Root,
     versions: Annotated[list[int], typer.Argument(metavar="VERSION...", help="Two or more.", show_default=False)],
 ) -> None:
-    """Make a version with the clips of several; they must share VAE, text encoder and frame rate."""
+    """Make a version with the clips of several; they must share VAE, text encoder and frame rate.
+
+    Example: rayramid data merge runs/local/data 1 2
+    """
     from rayramid.pipelines import revise
 
     _say_version(*revise.merge(root, versions))
@@ -186,7 +198,10 @@ def export(
 
 @app.command()
 def gc(root: Root) -> None:
-    """Delete what killed workers left and nothing can use any more."""
+    """Delete what killed workers left and nothing can use any more.
+
+    Example: rayramid data gc runs/local/data
+    """
     from rayramid.pipelines import upkeep
 
     result(f"{upkeep.gc(root)} orphaned files deleted")

@@ -37,6 +37,8 @@ def demo(
     """Take four real clips all the way to a video that a served model made; a few minutes on two cores.
 
     Run again with the same folder, it goes on from what is there.
+
+    Example: rayramid demo --out runs/demo
     """
     started = time.monotonic()
     out = out.absolute()

@@ -13,7 +13,10 @@ from rayramid.platform.console import result
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write them.", show_default=False)],
 ) -> None:
-    """Write the example specs into DIR; a file that exists is never overwritten."""
+    """Write the example specs into DIR; a file that exists is never overwritten.
+
+    Example: rayramid init my-specs
+    """
     specs = sorted(
         (entry for entry in resources.files("rayramid.specs").iterdir() if entry.name.endswith(".yaml")),
         key=lambda entry: entry.name,

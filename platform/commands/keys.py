@@ -45,7 +45,10 @@ def create(
 
 @app.command("list")
 def list_keys(spec: SpecFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show the keys, but not what opens them."""
+    """Show the keys, but not what opens them.
+
+    Example: rayramid keys list infra/specs/serve-public.yaml
+    """
     keys = _ring(spec, overrides).all()
     if as_json:
         emit_json([key.model_dump(exclude={"digest", "webhook_secret"}) for key in keys])
@@ -58,7 +61,10 @@ def list_keys(spec: SpecFile, overrides: Overrides = None, as_json: AsJson = Fal
 
 @app.command()
 def revoke(spec: SpecFile, key_id: KeyId, overrides: Overrides = None) -> None:
-    """Let a key open nothing from now on, within seconds; its videos stay."""
+    """Let a key open nothing from now on, within seconds; its videos stay.
+
+    Example: rayramid keys revoke infra/specs/serve-public.yaml 4f2a91c0
+    """
     result(f"revoked {_ring(spec, overrides).revoke(key_id).name}'s key {key_id}")
 
 

@@ -13,4 +13,14 @@ Address = Annotated[
     str | None,
     typer.Option(metavar="HOST:PORT", help="The Ray cluster; RAY_ADDRESS or, without either, a local one is used."),
 ]
+JobServerURL = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        envvar="RAY_API_SERVER_ADDRESS",
+        help="The cluster's job server: http://HOST:8265.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]

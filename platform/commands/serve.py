@@ -1,23 +1,37 @@
 """`rayramid serve`: an endpoint from a spec."""
 
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+import yaml
 
 from rayramid.platform.cluster import connect
 from rayramid.platform.commands.options import Address, Overrides, SpecFile
 from rayramid.platform.console import result, say
+from rayramid.platform.endpoint import serve_config
 from rayramid.platform.spec import load_spec
 
 if TYPE_CHECKING:
     from rayramid.serve.spec import ServeSpec
 
 
-def serve(spec: SpecFile, overrides: Overrides = None, address: Address = None) -> None:
+def serve(
+    spec: SpecFile,
+    config: Annotated[
+        bool, typer.Option("--config", help="Start nothing; write the config for Ray's 'serve deploy'.")
+    ] = False,
+    overrides: Overrides = None,
+    address: Address = None,
+) -> None:
     """Serve the model of a spec over OpenAI's Videos API, until interrupted.
 
     Example: rayramid serve infra/specs/serve-local.yaml --set port=8080
     """
     serve_spec = cast("ServeSpec", load_spec(spec, overrides or [], kind="serve"))
+    if config:
+        result(yaml.safe_dump(serve_config(serve_spec), sort_keys=False).rstrip())
+        return
     from rayramid.serve.app import check, deploy, stop
 
     check(serve_spec)

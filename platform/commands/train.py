@@ -11,6 +11,7 @@ import typer
 from rayramid.platform.cluster import connect
 from rayramid.platform.commands.options import Address, AsJson, Overrides, SpecFile
 from rayramid.platform.console import emit_json, progress, result, say
+from rayramid.platform.exit_codes import FAILED
 from rayramid.platform.interruption import interruptible
 from rayramid.platform.spec import load_spec
 from rayramid.platform.training.outcome import RunFailedError, StoppedError
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 # What trains each kind of spec: modules with `dry_run` and `train`.
 TRAINERS = {"train": "rayramid.platform.training.run", "vae": "rayramid.platform.training.vae.run"}
-
-FAILED = 3
 
 
 def train(

@@ -85,7 +85,10 @@ def export(
 
 @app.command()
 def inspect(source: Source, as_json: AsJson = False) -> None:
-    """Show what a checkpoint folder, a release or a weight file holds."""
+    """Show what a checkpoint folder, a release or a weight file holds.
+
+    Example: rayramid weights inspect runs/local/train/model
+    """
     from rayramid.models.importers.inspect import inspect_weights
 
     inspection = inspect_weights(source)

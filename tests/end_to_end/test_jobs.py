@@ -1,79 +1,52 @@
-"""A data and a training spec as Ray jobs, on a cluster that runs beside the test."""
+"""Specs as Ray jobs, on a cluster with a token that runs beside the tests."""
 
-import os
-import shutil
-import socket
+import json
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from ray_heads import SCRIPT, Head, free_port, ray_head
 
 from rayramid.models.errors import UserError
 from rayramid.pipelines.dataset import LatentDataset
-from rayramid.platform.jobs import submit
+from rayramid.platform.job_server import JobServer
+from rayramid.platform.jobs import Driver, submit
 from rayramid.platform.spec import load_spec
 
 SPECS = Path(__file__).parents[2] / "infra" / "specs"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+# The nodes hold a secret, as docs/clusters.md tells; a job's processes find it in their environment.
+PLANTED = "planted-2f9c41d7"
+SPRITES = [
+    "sources=[{sprites: {clips: 6, frames: 25, width: 64, height: 64}}]",
+    *("encode.sizes=[64x64]", "keep={}", "shots.min_s=0.5", "shots.detector=none"),
+]
 
 
 @pytest.fixture(scope="module")
-def job_server() -> Iterator[str]:
-    """The address of a Ray head with a dashboard, in processes of its own."""
-    temp = Path(tempfile.mkdtemp(prefix="rj-", dir="/tmp"))
-    port = free_port()
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    # The job's entry point and Ray's installer of wheels are found on the PATH.
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    environment["RAY_USAGE_STATS_ENABLED"] = "0"
-    head = subprocess.Popen(
-        [
-            *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"),
-            *(f"--port={free_port()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
-            *(f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"),
-            *("--object-store-memory=200000000", f"--temp-dir={temp}"),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 90
-    while not answers(f"{address}/api/version"):
-        assert head.poll() is None, "the head ended"
-        assert time.monotonic() < deadline, "the job server did not come up"
-        time.sleep(0.5)
-    yield address
-    # The head ends its services one by one and slowly; jobs' workers are grandchildren.
-    family = psutil.Process(head.pid).children(recursive=True)
-    head.terminate()
-    _, alive = psutil.wait_procs(family, timeout=15)
-    for process in alive:
-        process.kill()
-    head.wait(timeout=60)
-    shutil.rmtree(temp, ignore_errors=True)
+def head() -> Iterator[Head]:
+    with ray_head({"WANDB_API_KEY": PLANTED}) as started:
+        yield started
 
 
-def answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=2).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
+@pytest.fixture
+def server(head: Head, monkeypatch: pytest.MonkeyPatch) -> JobServer:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
+    return JobServer(head.address)
+
+
+def rayramid(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rayramid.platform.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def files_with(text: str, folder: Path) -> list[Path]:
+    # The file of the token is where the cluster itself has it from.
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "token")
+    return [path for path in files if text.encode() in path.read_bytes()]
 
 
 def test_an_address_where_nothing_answers_is_one_line(tmp_path: Path) -> None:
@@ -82,41 +55,135 @@ def test_an_address_where_nothing_answers_is_one_line(tmp_path: Path) -> None:
         submit(spec, f"http://127.0.0.1:{free_port()}")
 
 
-def test_a_kind_that_is_no_job_is_refused() -> None:
-    with pytest.raises(UserError, match="kind 'serve' can't be submitted"):
+def test_an_endpoint_is_no_job_and_the_refusal_says_what_to_do() -> None:
+    with pytest.raises(UserError, match=r"kind 'serve' is no job.*rayramid serve SPEC --config"):
         submit(load_spec(SPECS / "serve-local.yaml"), "http://127.0.0.1:1")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("WANDB_API_KEY", "x"), ("HF_TOKEN", "x"), ("MLFLOW_TRACKING_URI", "https://me:x@host/mlflow")]
+)
+def test_a_secret_is_refused_as_a_jobs_variable(name: str, value: str) -> None:
+    with pytest.raises(UserError, match=f"--env {name}: a secret would be shown by the job server") as error:
+        submit(load_spec(SPECS / "data-local.yaml"), "http://127.0.0.1:1", environment={name: value})
+    assert value not in str(error.value).replace("nodes, as", "")
+
+
+def test_what_a_driver_asks_for_is_what_ray_is_told() -> None:
+    assert Driver(1, 0, 2, {"loader": 0.5}).options() == {
+        "entrypoint_num_cpus": 1,
+        "entrypoint_num_gpus": None,
+        "entrypoint_memory": 2 * 2**30,
+        "entrypoint_resources": {"loader": 0.5},
+    }
+
+
+def test_another_token_is_refused_in_one_line(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another-token")
+    refused = rayramid("jobs", "list", "--address", head.address)
+    assert refused.returncode == 2
+    assert "wants another token; put the cluster's into RAY_AUTH_TOKEN" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert "another-token" not in refused.stderr
+
+
+def test_a_job_that_fails_by_the_users_mistake_is_shown_and_not_tried_again(server: JobServer, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    mistaken = load_spec(SPECS / "data-local.yaml", [f"root={tmp_path / 'data'}", f"sources=[{{folder: {empty}}}]"])
+    log: list[str] = []
+    job = submit(mistaken, server.address, retries=2, on_log=log.append, driver=Driver(cpus=0.5))
+    assert (job.status, job.exit_code, job.kind) == ("FAILED", 2, "data"), "".join(log)
+    assert job.output == str(tmp_path / "data")
+    assert f"error: {empty}" in "".join(log)
+
+    listed = rayramid("jobs", "list", "--json", "--address", server.address)
+    assert [each["id"] for each in json.loads(listed.stdout)] == [job.id]
+    assert server.job(job.id[:16]) == job
+    followed = rayramid("jobs", "logs", job.id, "-f", "--address", server.address)
+    assert (followed.returncode, followed.stdout) == (3, "".join(log))
+    with pytest.raises(UserError, match="no job 'rayramid-eval'; 'rayramid jobs list' shows all"):
+        server.job("rayramid-eval")
+
+
+def test_a_folder_holds_one_local_cluster(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYRAMID_CLUSTER", str(head.folder))
+    again = subprocess.run([SCRIPT, "start"], capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stderr.splitlines()) == (
+        2,
+        [f"error: a cluster is in {head.folder}; stop it first, or name another folder by RAYRAMID_CLUSTER"],
+    )
+
+
 @pytest.mark.slow
-def test_a_data_spec_and_then_a_training_spec_run_as_jobs(job_server: str, tmp_path: Path) -> None:
+@pytest.mark.timeout(1200)
+def test_a_running_job_is_found_again_stopped_and_goes_on(head: Head, server: JobServer, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    spec = load_spec(SPECS / "data-local.yaml", [f"root={root}", *SPRITES])
+    held = load_spec(SPECS / "data-local.yaml", [f"root={root}", *SPRITES, "sources.0.sprites.clips=20000"])
+    job = submit(held, server.address)
+    while not (root / "_plan").exists():
+        assert not server.job(job.id).has_ended, server.logs(job.id)
+        time.sleep(0.2)
+    assert submit(held, server.address).id == job.id
+    assert rayramid("jobs", "stop", job.id, "--address", server.address).stdout == f"{job.id}: STOPPED\n"
+    assert server.stop(job.id).status == "STOPPED"
+
+    log: list[str] = []
+    done = submit(spec, server.address, on_log=log.append)
+    assert done.status == "SUCCEEDED", "".join(log)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_kind_runs_as_a_job_and_no_secret_is_left_anywhere(
+    head: Head, server: JobServer, model_folder: str, tmp_path: Path
+) -> None:
     root, output = tmp_path / "data", tmp_path / "train"
     log: list[str] = []
-    data = load_spec(
-        SPECS / "data-local.yaml",
-        [
-            f"root={root}",
-            "sources=[{sprites: {clips: 6, frames: 25, width: 64, height: 64}}]",
-            "encode.sizes=[64x64]",
-            "keep={}",
-            "shots.min_s=0.5",
-            "shots.detector=none",
-        ],
-    )
-    done = submit(data, job_server, on_log=log.append)
+
+    data = load_spec(SPECS / "data-local.yaml", [f"root={root}", *SPRITES])
+    done = submit(data, server.address, on_log=log.append)
     assert done.status == "SUCCEEDED", "".join(log)
     assert "encode" in "".join(log)
-    dataset = LatentDataset.open(str(root))
-    assert len(dataset) == 6
+    assert len(LatentDataset.open(str(root))) == 6
+
+    log.clear()
+    sizes = ["phases.0.size=64x64", "phases.0.short_side=64", "validation={every: 2, clips: 2, frames: 17}"]
+    vae = load_spec(
+        SPECS / "vae-local.yaml",
+        [f"output={tmp_path / 'vae'}", f"phases.0.data=[{root}]", "phases.0.steps=2", "workers.count=1", *sizes],
+    )
+    done = submit(vae, server.address, on_log=log.append)
+    assert done.status == "SUCCEEDED", "".join(log)
+    assert (tmp_path / "vae" / "vae").is_dir()
 
     log.clear()
     train = load_spec(
         SPECS / "train-local.yaml",
-        [f"output={output}", f"phases.0.data=[{root}]", "phases.0.steps=4", "workers.count=1"],
+        [f"output={output}", f"phases.0.data=[{root}]", "phases.0.steps=4", "workers.count=1", "videos.prompts=[]"],
     )
-    done = submit(train, job_server, on_log=log.append)
+    done = submit(train, server.address, on_log=log.append)
     assert done.status == "SUCCEEDED", "".join(log)
     assert (output / "model" / "rayramid.json").is_file()
 
-    again = submit(train, job_server, on_log=log.append)
-    assert again.id == f"{done.id}-2"
-    assert again.status == "SUCCEEDED"
+    again = submit(train, server.address, on_log=log.append)
+    assert (again.id, again.status) == (f"{done.id}-2", "SUCCEEDED")
+
+    log.clear()
+    small = ["prompts=1", "lengths=[17]", "curve={steps: [1], prompts: 1}", "images=1", "renders=1", "workers.count=1"]
+    judged = load_spec(SPECS / "eval-sprites.yaml", [f"model={model_folder}", f"output={tmp_path / 'eval'}", *small])
+    done = submit(judged, server.address, on_log=log.append)
+    assert done.status == "SUCCEEDED", "".join(log)
+
+    found = json.dumps([each.model_dump(mode="json") for each in server._client.list_jobs()])
+    commands = "\n".join(" ".join(process.cmdline()) for process in head.processes() if alive(process))
+    for secret in (PLANTED, head.token):
+        assert files_with(secret, head.folder) == []
+        assert files_with(secret, tmp_path) == []
+        assert secret not in found
+        assert secret not in commands
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

@@ -1,11 +1,22 @@
 """The command line as a user meets it: real processes, their output and exit codes."""
 
+import importlib
+import json
+import os
+import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+import yaml
+from ray.serve.schema import ServeDeploySchema
+from typer.core import TyperGroup
+
+from rayramid.platform.cli import app
 
 
 def rayramid(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -33,22 +44,65 @@ def test_version() -> None:
 
 def test_help_names_every_command() -> None:
     shown = rayramid("--help").stdout
-    for command in (
-        "demo",
-        "init",
-        "data",
-        "train",
-        "sample",
-        "eval",
-        "serve",
-        "bench",
-        "keys",
-        "submit",
-        "plan",
-        "weights",
-        "spec",
+    for command in app.registered_commands:
+        assert f" {command.name} " in shown
+    for group in app.registered_groups:
+        assert f" {group.name} " in shown
+
+
+def commands(group: TyperGroup, *path: str) -> Iterator[tuple[str, str]]:
+    """Each command as it is typed, and its help."""
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from commands(command, *path, name)
+        else:
+            yield " ".join(("rayramid", *path, name)), command.help or ""
+
+
+def test_the_help_of_every_command_has_an_example_of_it() -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    found = dict(commands(group))
+    assert len(found) > 20
+    for command, shown in found.items():
+        assert re.search(rf"Examples?: {command} ?", shown), command
+
+
+def test_a_shell_completes_commands_and_kinds() -> None:
+    for typed, completed in (
+        ("rayramid jo", "jobs"),
+        ("rayramid jobs st", "status\nstop"),
+        ("rayramid spec schema v", "vae"),
     ):
-        assert command in shown
+        environment = {
+            **os.environ,
+            "_RAYRAMID_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(len(typed.split()) - 1),
+        }
+        command = [
+            sys.executable,
+            "-c",
+            "import sys; sys.argv[0] = 'rayramid'; from rayramid.platform.cli import main; main()",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+        assert done.stdout.strip() == completed
+
+
+def test_the_schema_of_a_kind_is_json() -> None:
+    assert json.loads(rayramid("spec", "schema", "vae").stdout)["properties"]["kind"]["const"] == "vae"
+    assert "unknown kind 'vea'; did you mean 'vae'?" in one_line(rayramid("spec", "schema", "vea"))
+
+
+def test_a_serve_spec_is_written_as_what_serve_deploy_takes(model_folder: str, tmp_path: Path) -> None:
+    spec = tmp_path / "serve.yaml"
+    spec.write_text(f"kind: serve\nmodel: {model_folder}\nstore: {tmp_path / 'store'}\nlimits: {{queue: 3}}\n")
+    config = yaml.safe_load(rayramid("serve", str(spec), "--config", "--set", "port=8001").stdout)
+    assert ServeDeploySchema.model_validate(config).http_options.port == 8001
+    assert "keys: off lets everybody in" in one_line(rayramid("serve", str(spec), "--config", "--set", "keys=off"))
+    (endpoint,) = config["applications"]
+    module, _, name = endpoint["import_path"].partition(":")
+    assert getattr(importlib.import_module(module), name)(endpoint["args"])._bound_deployment.name == "Gateway"
 
 
 def test_init_writes_specs_that_check_accepts_and_never_overwrites(tmp_path: Path) -> None:

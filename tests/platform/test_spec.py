@@ -1,6 +1,8 @@
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from rayramid.models.errors import UserError
 from rayramid.platform.spec import KINDS, load_spec, spec_model
@@ -80,6 +82,33 @@ def test_environment_variables_are_replaced_and_defaults_used(tmp_path: Path, mo
 def test_an_unset_variable_without_default_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="environment variable NO_SUCH_VARIABLE is not set"):
         load_spec(write(tmp_path, "kind: serve\nmodel: ${NO_SUCH_VARIABLE}\nstore: b\n"))
+
+
+def test_a_message_shows_a_variables_name_in_place_of_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORT", "hunter22")
+    with pytest.raises(UserError, match=r"port: .*, got '\$\{PORT\}'") as error:
+        load_spec(write(tmp_path, "kind: serve\nmodel: a\nstore: b\nport: ${PORT}\n"))
+    assert "hunter22" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "MLFLOW_URL"])
+def test_a_secret_does_not_get_into_a_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "https://me:hunter22@host")
+    with pytest.raises(UserError, match=f"{name} holds a secret, and a spec is kept") as error:
+        load_spec(write(tmp_path, f"kind: serve\nmodel: a\nstore: ${{{name}}}\n"))
+    assert "hunter22" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_schema_of_every_kind_describes_every_key_of_its_shipped_specs(kind: str) -> None:
+    schema = spec_model(kind).model_json_schema()
+    assert schema["additionalProperties"] is False
+    for path in SPECS.glob("*.yaml"):
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if fields["kind"] == kind:
+            jsonschema.validate(fields, schema)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from rayramid.platform.training.spec.fields import Below1, Count, Location, Positive, Share, Strict
+from rayramid.platform.training.spec.fields import Below1, Count, Location, Positive, Share, Strict, plain_paths
 
 
 class Outline(Strict):
@@ -70,7 +70,11 @@ class Phase(Strict):
     """
 
     name: str
-    data: Annotated[tuple[Root, ...], Field(min_length=1)]
+    data: Annotated[
+        tuple[Root, ...],
+        Field(min_length=1),
+        BeforeValidator(plain_paths, json_schema_input_type=str | list[str | Root]),
+    ]
     steps: Positive
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     schedule: Schedule = Schedule()
@@ -83,11 +87,3 @@ class Phase(Strict):
     stage_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     text_dropout: Share = 0.1
     history_noise: Below1 = 1 / 3
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain_paths(cls, fields: object) -> object:
-        if not isinstance(fields, dict) or not isinstance(fields.get("data"), list | tuple | str):
-            return fields
-        data = fields["data"] if not isinstance(fields["data"], str) else [fields["data"]]
-        return fields | {"data": [{"root": item} if isinstance(item, str) else item for item in data]}

@@ -22,6 +22,14 @@ def _pixels(size: str) -> str:
 PixelSize = Annotated[str, AfterValidator(_pixels)]
 
 
+def plain_paths(data: object) -> object:
+    """What a phase reads, a path alone being an entry with that root, and an entry's path alone a list of one."""
+    entries = [data] if isinstance(data, str) else data
+    if not isinstance(entries, list | tuple):
+        return data
+    return [{"root": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
 class Strict(BaseModel):
     """Unknown keys are errors, and a loaded spec never changes."""
 

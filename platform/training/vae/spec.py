@@ -3,13 +3,13 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rayramid.models import storage
 from rayramid.models.vae.perceptual import Backbone
 from rayramid.pipelines.spec import Thresholds
 from rayramid.platform.training.spec.curriculum import Schedule
-from rayramid.platform.training.spec.fields import Below1, Count, Location, Positive, Share, Strict
+from rayramid.platform.training.spec.fields import Below1, Count, Location, Positive, Share, Strict, plain_paths
 from rayramid.platform.training.spec.optimizer import Optimizer
 from rayramid.platform.training.spec.run import RunSpec, Validation
 
@@ -106,7 +106,11 @@ class Phase(Strict):
     """
 
     name: str
-    data: Annotated[tuple[ClipSource, ...], Field(min_length=1)]
+    data: Annotated[
+        tuple[ClipSource, ...],
+        Field(min_length=1),
+        BeforeValidator(plain_paths, json_schema_input_type=str | list[str | ClipSource]),
+    ]
     steps: Positive
     learning_rate: Rate = 1e-4
     schedule: Schedule = Schedule()
@@ -129,14 +133,6 @@ class Phase(Strict):
     def height(self) -> int:
         """Pixels of a crop."""
         return int(self.size.split("x")[1])
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain_paths(cls, fields: object) -> object:
-        if not isinstance(fields, dict) or not isinstance(fields.get("data"), list | tuple | str):
-            return fields
-        data = fields["data"] if not isinstance(fields["data"], str) else [fields["data"]]
-        return fields | {"data": [{"root": item} if isinstance(item, str) else item for item in data]}
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "Phase":
