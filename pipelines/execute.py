@@ -40,7 +40,7 @@ class ShardWorker:
 
 
 class _Metrics:
-    """What Ray's metrics say of a job while it goes on."""
+    """What Ray's metrics say of a job while it goes on, told by the worker that does it."""
 
     def __init__(self, job: str) -> None:
         from ray.util.metrics import Counter
@@ -63,6 +63,24 @@ class _Metrics:
         self._seconds.inc(max(receipt.seconds, 0.001))
 
 
+class _Shards:
+    """The numbers of the live display in Ray's metrics, told by the driver."""
+
+    def __init__(self, job: str, count: int) -> None:
+        from ray.util.metrics import Counter
+
+        # No gauge: Ray forgets one that is not set again within half a minute.
+        self._shards = Counter(
+            "rayramid_data_shards", description="Begun jobs' shards in all, and done.", tag_keys=("job", "which")
+        )
+        self._job = job
+        self._shards.inc(count, {"job": job, "which": "all"})
+
+    def one_more(self) -> None:
+        """Count a shard that is committed."""
+        self._shards.inc(1, {"job": self._job, "which": "done"})
+
+
 def execute(
     root: str, run: str, recipe: Recipe, shards: Sequence[Shard], workers: Workers, on_shard: Callable[[], None]
 ) -> None:
@@ -71,6 +89,7 @@ def execute(
 
     # The caller shows progress, and counts shards of all jobs alike.
     ray.data.DataContext.get_current().enable_progress_bars = False
+    metrics = _Shards(shards[0].job, len(shards))
     for start in range(0, len(shards), AT_ONCE):
         some = shards[start : start + AT_ONCE]
         rows = [{"plan": shard.plan, "row_group": shard.row_group} for shard in some]
@@ -83,6 +102,7 @@ def execute(
             num_gpus=workers.gpus,
         )
         for _ in results.iter_rows():
+            metrics.one_more()
             on_shard()
 
 

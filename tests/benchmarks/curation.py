@@ -1,6 +1,7 @@
 """What the data path costs beside the bare work, measured on this machine: `python tests/benchmarks/curation.py`.
 
-Prints one JSON line per measure; a few minutes.
+Prints one JSON line per measure; some minutes for all of them, or those named: parquet, scores, models, encode, shards,
+memory CLIPS.
 - parquet_write: bytes per second of latents into the dataset, as a worker does it: into a file on its own disk with
   a CRC of each latent, the file's SHA-256, and a synced copy in its place; our Parquet file against a plain file of the
   same bytes, with checksums (`ratio`, ours / plain, the goal is 0.8) and without (`ratio_unchecked`).
@@ -10,7 +11,10 @@ Prints one JSON line per measure; a few minutes.
   (`ratio`, the goal is 0.8) and without (`ratio_unchecked`).
 - encode: clips per second of the encode job's shards on Ray, one worker, against a bare loop of decoding and VAE.
 - scores: clips per second of the score job in one worker, all scores of pixels and the preview, against a bare loop
-  that decodes the same frames (the goal is 0.8); then what each score of a model takes of a clip, in seconds.
+  that decodes the same frames (the goal is 0.8).
+- score_<model>: what each score of a model takes of a clip's four frames, in seconds: CLIP as ViT-L/14 with a caption,
+  the aesthetic head on its embedding, text, NSFW; RAFT's flow beside Farneback's. Weights that no package brings are
+  seeded: as large, as slow.
 - shard_overhead: seconds that Ray adds to a shard, beside its own reads and writes.
 - memory: peak resident MB of the driver and of the largest worker of each job, at 100 and at 1,000 clips.
 What a driver takes for far more clips is measured by planning.py, without media.
@@ -32,11 +36,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import psutil
 import pyarrow as pa
 import ray
 import torch
 from isal.isal_zlib import crc32
+from safetensors.torch import save_file
+from torchvision.models.optical_flow import raft_small
 
 from rayramid.models import storage
 from rayramid.models.media.read import read_frames
@@ -53,6 +60,10 @@ from rayramid.pipelines.latents import LATENT_SCHEMA, LatentWriter
 from rayramid.pipelines.plan import Item
 from rayramid.pipelines.receipts import read_receipts
 from rayramid.pipelines.score import Models, ScoreJob
+from rayramid.pipelines.scoring.clip import Aesthetics
+from rayramid.pipelines.scoring.motion import farneback, luma_of, motion_scores
+from rayramid.pipelines.scoring.pixels import SIDE
+from rayramid.pipelines.scoring.raft import Raft
 from rayramid.pipelines.spec import DataSpec, Score, Workers
 from rayramid.pipelines.worker import work
 
@@ -229,10 +240,40 @@ def measure_scores(folder: Path, clips: int = 24) -> None:
 
     own, alone = fastest(ours, bare, repeats=3)
     report("scores", ratio=alone / own, ours_clips_per_s=clips / own, bare_clips_per_s=clips / alone)
-    shown = np.concatenate(list(frames.read(rows[0], (144, 256), fps=wanted.fps)))
-    for name, models in (("text", Models(Score(text=True))), ("nsfw", Models(Score(nsfw=True)))):
-        (seconds,) = fastest(functools.partial(models.scores, shown, None), repeats=3)
+
+
+def measure_models(folder: Path) -> None:
+    """Sixteen frames of 256 x 144, as a score of two seconds decodes them."""
+    torch.set_num_threads(1)
+    shown = np.concatenate(list(SpritesClip(1, 0, 256, 144, 16, 8.0).read()))
+
+    def score_by(name: str, function: Callable[[], object]) -> None:
+        (seconds,) = fastest(function, repeats=3)
         report(f"score_{name}", seconds_per_clip=seconds)
+
+    luma = luma_of(shown, SIDE)
+    raft = folder / "raft.pth"
+    torch.save(raft_small(weights=None).state_dict(), raft)
+    for name, flow in (("farneback", farneback), ("raft", Raft(str(raft)))):
+        score_by(name, functools.partial(motion_scores, luma, 8.0, flow))
+    score_by("text", functools.partial(Models(Score(text=True)).scores, shown, None))
+    score_by("nsfw", functools.partial(Models(Score(nsfw=True)).scores, shown, None))
+    head = folder / "head.safetensors"
+    save_file({"weight": torch.randn(1, 768), "bias": torch.zeros(1)}, head)
+    aesthetics = Aesthetics(str(head))
+    score_by("aesthetics", functools.partial(aesthetics, np.ones(768, np.float32)))
+    score_by("clip", functools.partial(Models(Score(clip=seeded_clip(folder))).scores, shown, "a red ball falls"))
+
+
+def seeded_clip(folder: Path) -> str:
+    """OpenAI's ViT-L/14, 428 million weights, as open_clip publishes it."""
+    config = {"model_cfg": open_clip.get_model_config("ViT-L-14-quickgelu"), "preprocess_cfg": {"mean": [0.5] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with torch.device("meta"):
+        model = open_clip.model.CLIP(**config["model_cfg"])
+    weights = {name: torch.randn(tensor.shape) * 0.02 for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    return str(folder)
 
 
 class Nothing:
@@ -301,23 +342,36 @@ def measure_memory_of(clips: int, folder: Path) -> None:
     report("memory", clips=clips, driver=peak_mb(psutil.Process()), **peaks, seconds=summary.seconds)
 
 
-def main(folder: Path) -> None:
-    measure_parquet(folder)
-    measure_scores(folder)
-    with cluster():
-        measure_encode(folder)
-        measure_shard_overhead(folder)
+def measure_memory(folder: Path) -> None:
     for clips in (100, 1000):
         # Each in a process of its own, since a peak never goes down.
-        subprocess.run([sys.executable, __file__, "memory", str(clips), str(folder)], check=True)
+        subprocess.run([sys.executable, __file__, "memory", str(clips)], check=True)
+
+
+def in_cluster(measure: Callable[[Path], None]) -> Callable[[Path], None]:
+    def measured(folder: Path) -> None:
+        with cluster():
+            measure(folder)
+
+    return measured
+
+
+MEASURES = {
+    "parquet": measure_parquet,
+    "scores": measure_scores,
+    "models": measure_models,
+    "encode": in_cluster(measure_encode),
+    "shards": in_cluster(measure_shard_overhead),
+    "memory": measure_memory,
+}
 
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
     os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
-    if sys.argv[1:2] == ["memory"]:
-        with cluster():
-            measure_memory_of(int(sys.argv[2]), Path(sys.argv[3]))
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            main(Path(temporary))
+    with tempfile.TemporaryDirectory() as temporary:
+        if sys.argv[1:2] == ["memory"] and sys.argv[2:]:
+            in_cluster(functools.partial(measure_memory_of, int(sys.argv[2])))(Path(temporary))
+        else:
+            for name in sys.argv[1:] or MEASURES:
+                MEASURES[name](Path(temporary))

