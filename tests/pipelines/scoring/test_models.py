@@ -13,6 +13,7 @@ from torchvision.models.optical_flow import raft_small
 from rayramid.models.errors import UserError
 from rayramid.pipelines.score import MODEL_SCORES, Models, flow_of
 from rayramid.pipelines.scoring.motion import farneback
+from rayramid.pipelines.scoring.text import TextArea
 from rayramid.pipelines.spec import Score
 
 
@@ -33,6 +34,15 @@ def test_overlay_text_is_measured_where_it_is():
     assert models.scores(plain(), None)["text_area"] == 0
     # The line is some 330 x 45 of 640 x 360 pixels, and the detector's box a little larger.
     assert 0.04 < models.scores(written, None)["text_area"] < 0.15
+
+
+def test_a_blurred_picture_is_no_line_of_text_as_large_as_itself():
+    pytest.importorskip("rapidocr")
+    texture = blurred(np.random.default_rng(1).integers(40, 210, (18, 32, 3)))
+    area = TextArea()
+    (box,) = area._find(texture[..., ::-1], use_det=True, use_cls=False, use_rec=False).boxes
+    assert np.ptp(box, axis=0).min() > 100, "the detector takes it for one"
+    assert area(texture[None]) == 0
 
 
 # Five by five blurred skin tones, which the model takes for the worst. There is no real material here to try it on.
