@@ -10,9 +10,10 @@ from rayramid.platform.console import say
 
 
 class Interruption:
-    """Whether a signal has come, and which."""
+    """Whether a signal has come, and which; `promise` is what the user is told then."""
 
-    def __init__(self) -> None:
+    def __init__(self, promise: str) -> None:
+        self._promise = promise
         self._signal = 0
 
     def __bool__(self) -> bool:
@@ -29,15 +30,13 @@ class Interruption:
             # Ray passes this exception on as it is, and makes exit code 1 of a SystemExit that meets its waiting.
             raise KeyboardInterrupt
         self._signal = number
-        say(
-            "stopping at a checkpoint of the next step; once more stops at once, and goes back to the checkpoint before"
-        )
+        say(self._promise)
 
 
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Inside, the first Ctrl-C or SIGTERM ends nothing, and the second one the process."""
-    interruption = Interruption()
+def interruptible(promise: str) -> Iterator[Interruption]:
+    """Inside, the first Ctrl-C or SIGTERM ends nothing but says the promise, and the second one ends the process."""
+    interruption = Interruption(promise)
     before = {number: signal.signal(number, interruption.catch) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interruption

@@ -99,7 +99,8 @@ def stop() -> None:
         serve.get_deployment_handle("Broker", APP).drain.remote().result(timeout_s=DRAIN_S)
     except TimeoutError:
         log.warning("units took too long; they will be made again", extra={"seconds": DRAIN_S})
-    serve.shutdown()
+    finally:
+        serve.shutdown()
 
 
 def _serve_runs() -> bool:

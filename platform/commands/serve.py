@@ -1,5 +1,6 @@
 """`rayramid serve`: an endpoint from a spec."""
 
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -10,10 +11,14 @@ from rayramid.platform.cluster import connect
 from rayramid.platform.commands.options import Address, Overrides, SpecFile
 from rayramid.platform.console import result, say
 from rayramid.platform.endpoint import serve_config
+from rayramid.platform.interruption import interruptible
 from rayramid.platform.spec import load_spec
 
 if TYPE_CHECKING:
     from rayramid.serve.spec import ServeSpec
+
+ENDING = "ending; every video in the making is left at its next unit, once more does not wait for that"
+LOOK_S = 0.1
 
 
 def serve(
@@ -24,7 +29,7 @@ def serve(
     overrides: Overrides = None,
     address: Address = None,
 ) -> None:
-    """Serve the model of a spec over OpenAI's Videos API, until interrupted.
+    """Serve the model of a spec over OpenAI's Videos API, until interrupted; started again, it goes on with all videos.
 
     Example: rayramid serve infra/specs/serve-local.yaml --set port=8080
     """
@@ -38,16 +43,17 @@ def serve(
     say("starting Ray and the endpoint, about half a minute")
     with connect(address):
         url = deploy(serve_spec)
-        try:
-            result(f"serving {serve_spec.model}")
-            result(f"at {url}/v1  (OpenAI's Videos API; described by {url}/openapi.json)")
-            if serve_spec.key_ring is None:
-                result(f"try: curl {url}/v1/videos -F prompt='a red circle moves right'")
-            else:
-                result(f"with API keys; make one by: rayramid keys create {spec} NAME")
-            say("Ctrl-C ends it")
-            while True:
-                time.sleep(3600)
-        finally:
-            say("ending; videos in the making are left at their next unit, and go on when it is started again")
-            stop()
+        with interruptible(ENDING) as interruption:
+            try:
+                result(f"serving {serve_spec.model}")
+                result(f"at {url}/v1  (OpenAI's Videos API; described by {url}/openapi.json)")
+                if serve_spec.key_ring is None:
+                    result(f"try: curl {url}/v1/videos -F prompt='a red circle moves right'")
+                else:
+                    result(f"with API keys; make one by: rayramid keys create {spec} NAME")
+                say("Ctrl-C ends it")
+                while not interruption:
+                    time.sleep(LOOK_S)
+            finally:
+                stop()
+            sys.exit(interruption.code)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # What trains each kind of spec: modules with `dry_run` and `train`.
 TRAINERS = {"train": "rayramid.platform.training.run", "vae": "rayramid.platform.training.vae.run"}
 
+STOPPING = "stopping at a checkpoint of the next step; once more stops at once, and goes back to the checkpoint before"
+
 
 def train(
     spec: SpecFile,
@@ -48,7 +50,7 @@ def train(
     say(f"{loaded.steps} steps; what comes of them, in {loaded.output}:")
     for name, place in loaded.places.items():
         say(f"  {name:<11} {place}")
-    with connect(address), progress() as update, interruptible() as interruption:
+    with connect(address), progress() as update, interruptible(STOPPING) as interruption:
         try:
             done = trainer.train(
                 loaded,
