@@ -174,24 +174,27 @@ class Attempt:
     async def _keep(
         self, session: Session, latents: list[Tensor], stored: int, made: "asyncio.Queue[Made | None]"
     ) -> None:
+        if not stored:
+            # While the first unit is made: it shall be seen at once.
+            await self._blocking(None, self._reel.begin)
         for unit, latent_CTHW in enumerate(latents):
             frames_THWC = await self._blocking(self._tools.decoder, self._reel.frames, latent_CTHW)
             if unit >= stored - 1:
-                await self._show(unit, frames_THWC)
+                await self._show(session, unit, frames_THWC)
             if unit >= stored:
                 await self._blocking(None, self._reel.keep, unit, latent_CTHW, self._prompts[unit])
         while (each := await made.get()) is not None:
             frames_THWC = await self._blocking(self._tools.decoder, self._reel.frames, each.latent_CTHW)
-            await self._show(each.unit, frames_THWC)
+            await self._show(session, each.unit, frames_THWC)
             self._measure(frames_THWC)
             await self._blocking(None, self._reel.keep, *each)
-            await self._tell(session)
 
-    async def _show(self, unit: int, frames_THWC: Frames) -> None:
+    async def _show(self, session: Session, unit: int, frames_THWC: Frames) -> None:
         """Let a unit be seen, if it may be."""
         if self._tools.judge and await self._tools.judge.refuses(frames_THWC):
             raise RefusedError
         await self._blocking(None, self._reel.show, unit, frames_THWC)
+        await self._tell(session)
 
     def _measure(self, frames_THWC: Frames) -> None:
         now = time.monotonic()

@@ -56,6 +56,10 @@ class Reel:
         self.playable = max(0, len(latents) - 1)
         return latents, tuple(prompts)
 
+    def begin(self) -> None:
+        """Store what players need before the first segment."""
+        storage.write_atomic(self._store.init_segment(self._job.id), self._writer.init_segment())
+
     def image(self) -> Tensor:
         """The picture that the job begins with as a normalised latent [C, 1, H, W]."""
         picture = Image.open(io.BytesIO(storage.read_bytes(self._store.image(self._job.id))))
@@ -71,17 +75,15 @@ class Reel:
 
     def show(self, unit: int, frames_THWC: Frames) -> None:
         """Store a unit's segment, before the next unit is decoded; done again, it is the same or, extended, longer."""
-        job_id = self._job.id
-        if unit == 0:
-            storage.write_atomic(self._store.at(job_id, "thumbnail.webp"), webp_thumbnail(frames_THWC[0]))
-            storage.write_atomic(self._store.init_segment(job_id), self._writer.init_segment())
         first = self._projector.shown - len(frames_THWC)
         segment = self._writer.media_segment(frames_THWC, first, unit + 1)
-        storage.write_atomic(self._store.segment(job_id, unit), segment)
+        storage.write_atomic(self._store.segment(self._job.id, unit), segment)
         self.playable = unit + 1
 
     def keep(self, unit: int, latent_CTHW: Tensor, prompt: str | None) -> None:
         """Store the latents of a unit whose segment is there, with the prompt that begins with it: it is finished."""
+        if unit == 0:
+            storage.write_atomic(self._store.at(self._job.id, "thumbnail.webp"), webp_thumbnail(self._sheet[0]))
         metadata = {} if prompt is None else {"prompt": prompt}
         data = save({LATENT: latent_CTHW.cpu().contiguous()}, metadata)
         storage.write_atomic(self._store.latents(self._job.id, unit), data)
