@@ -1,5 +1,6 @@
 """What serving costs, measured on this machine: `python tests/benchmarks/serving.py`, some minutes.
 
+Names behind it choose measures, as in `python tests/benchmarks/serving.py first_segment gateway`.
 A model of a million parameters with random weights makes videos of 128x128 on the CPU. Prints one JSON line per
 measure; `ratio` is `other` / `ours` for batching and `ours` / `other` for the rest.
 - batching: CPU seconds of 8 videos one after another (`other`) and at the same time (`ours`); the goal is 1.5 or more.
@@ -271,18 +272,25 @@ def cpu_ms_per_second() -> float:
     return 1000 * (spent() - started) / (time.monotonic() - clock)
 
 
-def main() -> None:
+def main(chosen: set[str]) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(Path(folder))
         loaded = load_model(model)
-        measure_batching(Bench(loaded, Path(folder, "batching")))
-        measure_long_video(Bench(loaded, Path(folder, "long")))
+        if "batching" in chosen:
+            measure_batching(Bench(loaded, Path(folder, "batching")))
+        if "long_video" in chosen:
+            measure_long_video(Bench(loaded, Path(folder, "long")))
+        if not chosen - {"batching", "long_video"}:
+            return
         with endpoint(model, Path(folder, "store")) as url:
-            measure_first_segment(url)
-            measure_gateway(url, Store(f"{folder}/store"), Store(f"{folder}/scratch"))
-            measure_idle_streams(url)
+            if "first_segment" in chosen:
+                measure_first_segment(url)
+            if "gateway" in chosen:
+                measure_gateway(url, Store(f"{folder}/store"), Store(f"{folder}/scratch"))
+            if "idle_streams" in chosen:
+                measure_idle_streams(url)
 
 
 if __name__ == "__main__":
-    main()
+    main(set(sys.argv[1:]) or {"batching", "long_video", "first_segment", "gateway", "idle_streams"})
