@@ -17,6 +17,7 @@ from rayramid.serve.offer import ModelList, OfferedModel
 from rayramid.serve.openapi import CONTENT, ERRORS, EVENTS, add_keys, body_of, components
 from rayramid.serve.page.routes import add_page
 from rayramid.serve.scheduler import UnavailableError
+from rayramid.serve.unread import CloseUnread
 from rayramid.serve.wire import (
     ChangePrompt,
     CreateVideo,
@@ -69,6 +70,7 @@ def create_app(new: NewVideos, endpoint: Endpoint, access: Access, origins: tupl
     if not access.keyed:
         app.add_middleware(OwnPagesOnly, origins=origins)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(CloseUnread)
     return app
 
 

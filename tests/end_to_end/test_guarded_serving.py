@@ -120,17 +120,16 @@ def test_a_body_without_end_stops_at_the_limit_behind_serves_proxy_too(url, key)
         while True:
             yield b"x" * 65536
             sent += 65536
-            # Else the sender's own buffers fill before anybody could answer.
-            time.sleep(0.001)
 
     headers = {"Authorization": f"Bearer {key[1]}", "Content-Type": "application/json"}
     try:
         status = httpx.post(f"{url}/v1/videos", content=without_end(), headers=headers, timeout=60).status_code
     except httpx.TransportError:
-        # The server may close while the client is still sending.
+        # The server closes while the client is still sending.
         status = None
     assert status in (413, None)
-    assert sent < 500 * 2**20
+    # What the buffers of connections and of Serve's proxy hold comes on top of the million bytes that are allowed.
+    assert sent < 200 * 2**20
     assert httpx.get(f"{url}/health").status_code == 200
 
 

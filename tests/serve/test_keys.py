@@ -101,6 +101,25 @@ def test_without_a_known_key_nothing_is_answered(keyed, sent, status, code):
     assert untouched
 
 
+def test_no_route_of_the_document_forgets_the_key(endpoint, ring):
+    async def scenario(endpoint):
+        async with httpx.AsyncClient(base_url=endpoint.url) as stranger:
+            document = (await stranger.get("/openapi.json")).json()
+            unguarded = []
+            for path, methods in document["paths"].items():
+                for method, operation in methods.items():
+                    answer = await stranger.request(method, path.replace("{", "").replace("}", ""))
+                    if (answer.status_code == 401) != ("security" in operation):
+                        unguarded.append((method, path))
+                    if "security" not in operation:
+                        assert path in ("/health", "/ready")
+        return document["components"]["securitySchemes"], unguarded
+
+    schemes, unguarded = endpoint(scenario, server=True, generating=False, keys=ring)
+    assert schemes == {"key": {"type": "http", "scheme": "bearer"}}
+    assert unguarded == []
+
+
 EVERYTHING = [
     ("GET", ""),
     ("DELETE", ""),
