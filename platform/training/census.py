@@ -95,7 +95,7 @@ def take_census(index: Index, phase: Phase) -> Census:
 def _visit(table: ClipTable, grid: Grid, phase: Phase) -> tuple[float, float, float]:
     """Mean tokens, operations and target units of a visit of a clip of this size."""
     kept = (1 - phase.text_dropout) * table.mean_text + phase.text_dropout * table.empty_caption[1]
-    windows = target_windows(table.units(grid[0]), phase.units_per_clip)
+    windows = target_windows(table.units(grid[0]), phase)
     sizes = [table.measure(*grid, round(kept), *window) for window in windows]
     return (
         fmean(size.tokens for size in sizes),

@@ -135,7 +135,7 @@ def check_budget(index: Index, phase: Phase) -> None:
             (table.measure(t, h, w, table.longest_text, *window).tokens, (h, w, t), table)
             for table in index.videos + index.images
             for t, h, w in table.shapes()
-            for window in target_windows(table.units(t), phase.units_per_clip)
+            for window in target_windows(table.units(t), phase)
         ),
         key=lambda found: found[0],
         default=(0, (0, 0, 0), None),

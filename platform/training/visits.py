@@ -122,7 +122,7 @@ class Stream:
             caption = table.empty_caption
         else:
             caption = clip.captions[draw_below(len(clip.captions), "caption", seed, clip.id, visit)]
-        windows = target_windows(clip.units, self._phase.units_per_clip)
+        windows = target_windows(clip.units, self._phase)
         window = windows[draw_below(len(windows), "units", seed, clip.id, visit)]
         return item_of(table, i, clip, caption, window, visit)
 
@@ -168,11 +168,12 @@ def item_of(
     return Item(table.root, table.rows[i], clip.id, name, first, units, visit, size, grid, text)
 
 
-def target_windows(units: int, per_clip: int) -> list[tuple[int, int]]:
-    """The windows of targets that a visit may draw: first unit and number of units.
+def target_windows(units: int, phase: Phase) -> list[tuple[int, int]]:
+    """The windows of targets that a visit of a clip of so many units may draw: first unit and number of units.
 
-    Windows hang over both ends of the clip, so that every unit is a target equally often.
+    Windows hang over both ends of what the phase trains of the clip, so that every unit is a target equally often.
     """
+    units, per_clip = min(units, phase.first_units or units), phase.units_per_clip
     if per_clip >= units:
         return [(0, units)]
     starts = range(1 - per_clip, units)

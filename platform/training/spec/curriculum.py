@@ -64,6 +64,8 @@ class Phase(Strict):
         bins_per_step: packed sequences in one optimiser step, over all workers.
         image_share: the share of tokens that images have; 1/8 (as in the paper) when None and there are images.
         units_per_clip: how many consecutive units of a clip are targets of one visit.
+        first_units: only so many units from a clip's start are targets; all when None. What the caption alone can tell
+            is learnt in these: later units have a history to go by.
         stage_weights: what a target weighs in the loss, by stage, coarsest first; all alike when None.
         text_dropout: the share of visits with the empty prompt.
         history_noise: the context is corrupted by a noise of strength uniform in [0, history_noise].
@@ -84,6 +86,7 @@ class Phase(Strict):
     bins_per_step: Positive = 8
     image_share: Share | None = None
     units_per_clip: Positive = 2
+    first_units: Positive | None = None
     stage_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     text_dropout: Share = 0.1
     history_noise: Below1 = 1 / 3

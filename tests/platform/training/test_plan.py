@@ -167,8 +167,16 @@ def test_a_clip_that_does_not_fit_is_refused_with_the_number():
 
 
 def test_every_unit_is_a_target_equally_often():
-    assert target_windows(4, 2) == [(0, 1), (0, 2), (1, 2), (2, 2), (3, 1)]
-    assert target_windows(2, 2) == target_windows(2, 5) == [(0, 2)]
+    assert target_windows(4, phase(units_per_clip=2)) == [(0, 1), (0, 2), (1, 2), (2, 2), (3, 1)]
+    assert target_windows(2, phase(units_per_clip=2)) == target_windows(2, phase(units_per_clip=5)) == [(0, 2)]
+
+
+def test_first_units_alone_are_targets_where_a_phase_says_so():
+    first = phase(units_per_clip=2, first_units=3)
+    assert target_windows(7, first) == target_windows(3, first) == [(0, 1), (0, 2), (1, 2), (2, 1)]
+    assert target_windows(1, first) == [(0, 1)]
+    drawn = list(visits(islice(steps(MIXED, first, seed=0), 300)))
+    assert {item.first_unit + item.units for item in drawn} == {1, 2, 3}
 
 
 def bins_of(*costs):
