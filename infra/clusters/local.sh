@@ -29,6 +29,12 @@ start() {
   node "$cpus" --head --port="$port" --temp-dir="$cluster/ray" \
     --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port" --ray-client-server-port="${CLIENT_PORT:-10001}"
   until_started 1
+  for ((i = 0; i < 240; i++)); do
+    alive || fail
+    ! (exec 3<>"/dev/tcp/127.0.0.1/$dashboard_port") 2>/dev/null || break
+    sleep 0.5
+  done
+  ((i < 240)) || fail
   for ((i = 1; i < nodes; i++)); do
     node "$cpus" --address="127.0.0.1:$port"
   done
@@ -59,7 +65,7 @@ alive() {
 }
 
 fail() {
-  echo "error: a node ended at once; $cluster/log tells why" >&2
+  echo "error: a node did not come up; $cluster/log and $cluster/ray/session_latest/logs tell why" >&2
   tail -n 5 "$cluster/log" >&2
   exit 3
 }

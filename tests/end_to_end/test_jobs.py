@@ -135,6 +135,32 @@ def test_a_running_job_is_found_again_stopped_and_goes_on(head: Head, server: Jo
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_job_whose_driver_is_killed_is_started_again_and_goes_on(
+    head: Head, server: JobServer, tmp_path: Path
+) -> None:
+    log: list[str] = []
+    killed: list[int] = []
+
+    def kill_once(text: str) -> None:
+        log.append(text)
+        if "shots" in text and not killed:
+            drivers = [process for process in head.processes() if "rayramid.platform.cli" in cmdline(process)]
+            for process in drivers:
+                killed.append(process.pid)
+                process.kill()
+
+    root = tmp_path / "data"
+    spec = load_spec(SPECS / "data-local.yaml", [f"root={root}", *SPRITES])
+    job = submit(spec, server.address, retries=1, on_log=kill_once)
+    assert killed
+    assert "it is started again, and goes on from what was committed" in "".join(log)
+    assert (job.id[-2:], job.status) == ("-2", "SUCCEEDED"), "".join(log)
+    assert server.job(job.id[:-2]).status == "FAILED"
+    assert len(LatentDataset.open(str(root))) == 6
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_every_kind_runs_as_a_job_and_no_secret_is_left_anywhere(
     head: Head, server: JobServer, model_folder: str, tmp_path: Path
@@ -177,7 +203,7 @@ def test_every_kind_runs_as_a_job_and_no_secret_is_left_anywhere(
     assert done.status == "SUCCEEDED", "".join(log)
 
     found = json.dumps([each.model_dump(mode="json") for each in server._client.list_jobs()])
-    commands = "\n".join(" ".join(process.cmdline()) for process in head.processes() if alive(process))
+    commands = "\n".join(cmdline(process) for process in head.processes())
     for secret in (PLANTED, head.token):
         assert files_with(secret, head.folder) == []
         assert files_with(secret, tmp_path) == []
@@ -185,5 +211,9 @@ def test_every_kind_runs_as_a_job_and_no_secret_is_left_anywhere(
         assert secret not in commands
 
 
-def alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+def cmdline(process: psutil.Process) -> str:
+    """As others see it; empty when it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""

@@ -1,6 +1,7 @@
 """A Ray cluster with a job server and a token, as `infra/clusters/local.sh` starts it for a user."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -65,7 +66,12 @@ def ray_head(environment: Mapping[str, str]) -> Iterator[Head]:
 
 
 def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on now, and that neither Ray's workers nor outgoing connections take."""
+    while True:
+        port = random.randrange(20000, 30000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        return port
