@@ -21,8 +21,9 @@ def resize_crop_frame(frame_HWC: NDArray[np.uint8], height: int, width: int) -> 
     if (source_height, source_width) == (height, width):
         return frame_HWC
     scale = max(height / source_height, width / source_width)
-    left = (source_width - width / scale) / 2
-    top = (source_height - height / scale) / 2
+    # Rounding may leave a hair less than nothing.
+    left = max(0.0, (source_width - width / scale) / 2)
+    top = max(0.0, (source_height - height / scale) / 2)
     # Pillow's filters widen with the scale (antialiasing) and take the crop as a box of fractions of pixels.
     image = Image.fromarray(np.ascontiguousarray(frame_HWC))
     box = (left, top, source_width - left, source_height - top)

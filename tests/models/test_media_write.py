@@ -181,6 +181,13 @@ def test_resizing_covers_the_size_and_cuts_both_sides_equally() -> None:
     assert resize_crop(frame, 2, 2).shape == (1, 2, 2, 3)
 
 
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (58, 480), (352, 56)])
+def test_sizes_whose_scale_is_no_exact_fraction_are_scaled_too(height: int, width: int) -> None:
+    scale = 448 / 640 if height == 480 else 256 / max(height, width)
+    size = round(height * scale), round(width * scale)
+    assert resize_crop(np.full((1, height, width, 3), 7, np.uint8), *size).shape == (1, *size, 3)
+
+
 def test_fine_stripes_become_grey_not_moire() -> None:
     stripes = np.zeros((1, 64, 64, 3), np.uint8)
     stripes[:, :, ::2] = 255
