@@ -103,6 +103,7 @@ def write_report(
         kept=[_card(spec, curation, row) for row in _sample(curation, "kept")],
         rejected=[_card(spec, curation, row) for row in _sample(curation, "rejected")],
         buckets=_buckets(curation),
+        codecs=_codecs(curation),
         failures=_failures(curation),
         encoders={"VAE": curation.vae, "text": curation.text},
     )
@@ -201,6 +202,13 @@ def _buckets(curation: Curation) -> list[tuple[str, int, int]]:
     )
     counts = Counter(pairs)
     return [(name, counts[name, "train"], counts[name, "val"]) for name in sorted({name for name, _ in counts})]
+
+
+def _codecs(curation: Curation) -> list[tuple[str, int, int]]:
+    """Of each codec how many clips are kept and how many are not, the commonest first."""
+    pairs = Counter(zip(curation.clips["codec"].to_pylist(), pc.equal(curation.fates, "kept").to_pylist(), strict=True))
+    found = [(name, pairs[name, True], pairs[name, False]) for name in sorted({name for name, _ in pairs})]
+    return sorted(found, key=lambda codec: -codec[1] - codec[2])
 
 
 def _failures(curation: Curation) -> list[dict[str, Any]]:
