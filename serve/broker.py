@@ -13,6 +13,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from rayramid.serve.admission import Admission, Capacity
+from rayramid.serve.desk import Desk
 from rayramid.serve.entry import Entry
 from rayramid.serve.estimate import Throughput
 from rayramid.serve.job import Job, Outcome, Progress, Standing, created_ms
@@ -21,7 +22,7 @@ from rayramid.serve.metrics import BrokerMetrics
 from rayramid.serve.outlook import Outlook, outlook
 from rayramid.serve.spec import KeyLimits
 from rayramid.serve.store import Store
-from rayramid.serve.usage import Usage, until_tomorrow_s
+from rayramid.serve.usage import until_tomorrow_s
 from rayramid.serve.webhooks import Webhooks
 from rayramid.serve.wire import VideoError
 
@@ -72,10 +73,7 @@ class Broker:
         self._throughput = Throughput()
         self._line = Line()
         self._entries: dict[str, Entry] = {}
-        self._admitting: dict[str, asyncio.Task[Admission]] = {}
-        # Of jobs that are being admitted.
-        self._owners: Counter[str] = Counter()
-        self._usage = Usage(store.url)
+        self._desk = Desk(store, webhooks, self._refusal, self._admitted)
         self._webhooks = webhooks
         self._metrics = BrokerMetrics()
         self._draining = False
@@ -112,10 +110,7 @@ class Broker:
         """
         if job.id in self._entries:
             return Admission(True)
-        if job.id not in self._admitting:
-            self._admitting[job.id] = asyncio.create_task(self._admit(job, limits))
-        # The one who asks may go away: what has begun to be admitted is.
-        return await asyncio.shield(self._admitting[job.id])
+        return await self._desk.admit(job, limits)
 
     async def cancel(self, job_id: str) -> None:
         """End a job that has not ended; a running one leaves its worker before the next step."""
@@ -153,49 +148,30 @@ class Broker:
             entry.leaving = True
         await asyncio.gather(*(entry.attempt for entry in running if entry.attempt), return_exceptions=True)
 
-    async def _admit(self, job: Job, limits: KeyLimits) -> Admission:
-        self._owners[job.owner] += 1
-        try:
-            admission = await self._admission(job, limits)
-        finally:
-            self._owners -= Counter([job.owner])
-            del self._admitting[job.id]
-        if admission.accepted:
-            self._fill()
-        else:
-            self._metrics.refused(admission.reason)
-        return admission
+    def _refusal(self, job: Job, limits: KeyLimits) -> Admission | None:
+        """Why a job can't be admitted now."""
+        refused = self._refused(job, limits)
+        if refused:
+            self._metrics.refused(refused.reason)
+        return refused
 
-    async def _admission(self, job: Job, limits: KeyLimits) -> Admission:
+    def _refused(self, job: Job, limits: KeyLimits) -> Admission | None:
         if self._capacity and job.work.cached_tokens > self._capacity.cache_tokens:
             return Admission(False, "too_large")
-        if job.key is not None and await asyncio.to_thread(self._store.has, job.id):
-            return Admission(True)
-        if limits.tokens_per_day is not None:
-            await self._usage.load(job.owner, time.time())
-        refused = self._over(job, limits)
-        if refused:
-            return refused
-        # Itself included, those that are being admitted will wait.
-        if len(self._line) + len(self._admitting) > self._limit:
-            return Admission(False, "queue_full", self._look().room_after_s())
-        if limits.tokens_per_day is not None:
-            self._usage.charge(job)
-            await asyncio.to_thread(self._usage.record, job)
-        if self._webhooks:
-            await asyncio.to_thread(self._webhooks.owe, job)
-        await asyncio.to_thread(self._store.add, job)
-        self._enter(job, None)
-        return Admission(True)
-
-    def _over(self, job: Job, limits: KeyLimits) -> Admission | None:
-        """What refuses a job of an owner who has as much as the limits allow."""
         own = [entry for entry in self._entries.values() if entry.job.owner == job.owner]
-        if limits.jobs is not None and len(own) + self._owners[job.owner] > limits.jobs:
+        if limits.jobs is not None and len(own) + self._desk.arriving(job.owner) >= limits.jobs:
             return Admission(False, "too_many_jobs", self._look().one_ends_after_s(own))
-        if limits.tokens_per_day is not None and self._usage.spent(job.owner) + job.work.tokens > limits.tokens_per_day:
+        spent = self._desk.usage.spent(job.owner)
+        if limits.tokens_per_day is not None and spent + job.work.tokens > limits.tokens_per_day:
             return Admission(False, "quota", until_tomorrow_s(time.time()))
+        # Itself included, those that are being admitted will wait.
+        if len(self._line) + len(self._desk) > self._limit:
+            return Admission(False, "queue_full", self._look().room_after_s())
         return None
+
+    def _admitted(self, job: Job) -> None:
+        self._enter(job, None)
+        self._fill()
 
     # -- slots --------------------------------------------------------------------------------------------------------
 

@@ -27,13 +27,14 @@ class Usage:
                 self._spent[owner] = _day(now), found
 
     def spent(self, owner: str) -> int:
-        """Tokens of today's jobs, as far as loaded."""
-        return self._spent[owner][1]
+        """Tokens of today's jobs; 0 of an owner who was not loaded."""
+        return self._spent.get(owner, (0, 0))[1]
 
     def charge(self, job: Job) -> None:
-        """Count a job from now on; `record` keeps that."""
-        day, tokens = self._spent[job.owner]
-        self._spent[job.owner] = day, tokens + job.work.tokens
+        """Count a job from now on, of an owner who was loaded; `record` keeps that."""
+        if job.owner in self._spent:
+            day, tokens = self._spent[job.owner]
+            self._spent[job.owner] = day, tokens + job.work.tokens
 
     def record(self, job: Job) -> None:
         """Keep what a job costs; blocks."""

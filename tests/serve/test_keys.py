@@ -228,7 +228,7 @@ def test_a_key_has_so_many_jobs_at_a_time_and_others_are_not_kept_by_that(keyed)
         again = await asyncio.gather(*(alice.post("/v1/videos", json={"prompt": "a cat"}) for _ in range(3)))
         return at_once, his, again
 
-    at_once, his, again = keyed(scenario, alice=KeyLimits(jobs=2))
+    at_once, his, again = keyed(scenario, alice=KeyLimits(jobs=2, tokens_per_day=10**12))
     assert [each.status_code for each in at_once] == [429] * 3
     error = at_once[0].json()["error"]
     assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
