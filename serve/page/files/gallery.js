@@ -55,7 +55,7 @@ export class Gallery {
     card.save.hidden = video.status !== "completed";
     card.save.setAttribute("aria-label", `Download “${video.prompt}”`);
     card.delete.setAttribute("aria-label", `Delete “${video.prompt}”`);
-    if (video.playable || video.status === "completed") this.#picture(card);
+    if (video.pictured || video.status === "completed") this.#picture(card);
     $("gallery-empty").hidden = true;
   }
 

@@ -20,7 +20,7 @@ export class Stage {
   #listener;
 
   /**
-   * The listener is asked `offer(model)`, and told `changed(video)` (also `playable`: it has a first frame),
+   * The listener is asked `offer(model)`, and told `changed(video)` (also `pictured`: it has a thumbnail),
    * `begun(video)`, `gone(id)` and `reuse(video)`.
    */
   constructor(listener) {
@@ -82,12 +82,12 @@ export class Stage {
         signal,
         onStart: () => {
           $("curtain").hidden = true;
-          this.#listener.changed({ ...this.#video, playable: true });
           if (!ended(this.#video)) announce("The video has begun to play.");
         },
         onWhole: () => this.#draw("This browser can't play a video while it is made. It plays when it is finished."),
       });
-      if (!shown) this.#draw("No moment of it was made.");
+      if (shown) this.#pictured($("video").duration);
+      else this.#draw("No moment of it was made.");
     } catch (error) {
       if (signal.aborted || error instanceof ApiError) throw error;
       this.#draw("This browser can't play the video. When it is finished, it can be downloaded.");
@@ -114,6 +114,12 @@ export class Stage {
     $("progress").value = event.progress;
     document.title = `${event.progress} % – ${TITLE}`;
     this.#listener.changed(this.#video);
+    this.#pictured(event.playable_seconds);
+  }
+
+  /** The thumbnail is stored behind the first frame and before the second one. */
+  #pictured(seconds) {
+    if (seconds > 1.5 / this.#video.fps) this.#listener.changed({ ...this.#video, pictured: true });
   }
 
   #render(video) {

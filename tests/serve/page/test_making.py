@@ -28,6 +28,7 @@ def test_a_video_plays_while_it_is_made_and_goes_on_playing_to_its_end(browse):
         assert max(await visit.colour()) > 40
         await visit.says("standing", "Being made: ")
         assert not await visit.page.is_hidden("#progress")
+        await visit.holds("document.querySelector('.card img').naturalWidth > 0")
 
         visit.endpoint.worker.held_at = math.inf
         await visit.says("standing", "Finished")
