@@ -27,6 +27,8 @@ def list_(address: JobServerURL, as_json: AsJson = False) -> None:
         return
     for job in jobs:
         result(f"{job.id:<34} {job.status:<9} {_duration(job):>9}  {job.output}")
+    if not jobs:
+        say("no jobs yet")
 
 
 @app.command()

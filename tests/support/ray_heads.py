@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 SCRIPT = Path(__file__).parents[2] / "infra" / "clusters" / "local.sh"
+TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,12 @@ def ray_head(environment: Mapping[str, str]) -> Iterator[Head]:
         "DASHBOARD_PORT": str(port),
         **environment,
     }
-    started = subprocess.run([SCRIPT, "start"], env=surroundings, capture_output=True, text=True, check=False)
+    # Ray gives a node 30 s to come up, which are too few for a machine that is busy.
+    for _ in range(TRIES):
+        started = subprocess.run([SCRIPT, "start"], env=surroundings, capture_output=True, text=True, check=False)
+        if started.returncode == 0:
+            break
+        subprocess.run([SCRIPT, "stop"], env=surroundings, check=True)
     assert started.returncode == 0, started.stderr
     head = Head(f"http://127.0.0.1:{port}", folder, (folder / "token").read_text())
     processes = head.processes()
