@@ -38,7 +38,7 @@ PRESETS: dict[str, DiTConfig] = {
         pooled_dim=64,
         rope_axes=(8, 12, 12),
     ),
-    # Three times as many parameters: for hours of a CPU.
+    # Three times as many parameters, for the sprites world that ships with a trained model.
     "small": DiTConfig(
         heads=5,
         head_dim=32,

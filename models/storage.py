@@ -1,4 +1,4 @@
-"""Files at any URL: a path or `file://`, `s3://`, and whatever fsspec knows.
+"""Files at any URL: a path or `file://`, `s3://`, `rayramid://` for what is shipped, and whatever fsspec knows.
 
 Every write is atomic: readers see the old file, the new file, or none. Users' mistakes raise `UserError` in one line.
 """
@@ -14,6 +14,7 @@ from rayramid.models.errors import UserError
 from rayramid.models.stores.local import LocalStore, path_of
 from rayramid.models.stores.remote import RemoteStore
 from rayramid.models.stores.s3 import S3Store, split
+from rayramid.models.stores.shipped import SCHEME as SHIPPED
 from rayramid.models.stores.store import MissingError, Stat, Store
 
 TRANSFERS = 8
@@ -30,7 +31,7 @@ def join(url: str, *parts: str) -> str:
 def absolute(url: str) -> str:
     """The URL as any process may use it: local paths expanded and made absolute, others checked and unchanged."""
     path = local_path(url)
-    if path is not None:
+    if path is not None and not url.startswith(SHIPPED):
         return str(path.absolute())
     if url.startswith("s3://"):
         split(url)
@@ -155,6 +156,8 @@ def relative(url: str, file: str) -> str:
 
 def check_writable(url: str) -> None:
     """Raises a UserError unless files can be written below `url`; leaves nothing behind."""
+    if url.startswith(SHIPPED):
+        raise UserError(f"{url}: part of the installed package, which nothing is written into; name another place")
     probe = join(url, f"write-check-{uuid.uuid4().hex[:12]}")
     write_atomic(probe, b"")
     delete(probe)
@@ -169,7 +172,7 @@ def _store(url: str) -> Store:
     if not url:
         raise UserError("an empty path or URL: name a file or folder")
     scheme = SCHEME.match(url)
-    if scheme is None or scheme[1] == "file":
+    if scheme is None or scheme[1] in ("file", "rayramid"):
         return LOCAL
     if not url.startswith(f"{scheme[1]}://"):
         raise UserError(f"{url}: a URL has two slashes: {scheme[1]}://…")

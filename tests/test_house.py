@@ -121,3 +121,5 @@ def test_the_distributions_hold_real_files_of_all_floors(tmp_path: Path, format_
     for floor in (*FLOORS, "specs"):
         assert any(name.startswith(f"{prefix}{floor}/") for name in names), floor
     assert f"{prefix}specs/data-local.yaml" in names
+    for part in ("rayramid.json", "dit/model.safetensors", "vae/config.json", "text/t5_tokenizer/tokenizer.json"):
+        assert f"{prefix}models/shipped/sprites/{part}" in names, part

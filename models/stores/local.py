@@ -16,13 +16,16 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from rayramid.models.errors import UserError
+from rayramid.models.stores.shipped import shipped_path
 from rayramid.models.stores.store import MissingError, Stat
 
 TEMPORARY = ".part-"
 
 
 def path_of(url: str) -> Path:
-    """The path that a plain path or a `file://` URL names."""
+    """The path that a plain path, a `file://` URL or a `rayramid://` URL names."""
+    if url.startswith("rayramid:"):
+        return shipped_path(url)
     if not url.startswith("file:"):
         return Path(url).expanduser()
     parts = urlsplit(url)

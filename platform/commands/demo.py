@@ -1,4 +1,4 @@
-"""`rayramid demo`: real clips to a dataset, a model, an endpoint, an mp4 and a report, in one Ray cluster."""
+"""`rayramid demo`: real clips to a dataset, the shipped model trained on them, and an endpoint, in one Ray cluster."""
 
 import fcntl
 import time
@@ -26,15 +26,17 @@ if TYPE_CHECKING:
     from rayramid.platform.training.spec.train import TrainSpec
     from rayramid.serve.spec import ServeSpec
 
-# A clip of the training split, at the size it was trained at.
-PROMPT, SIZE = "a video of carphone pristine", "128x128"
+# A caption that the shipped model was never trained on.
+PROMPT = "a yellow triangle moves slowly up and a blue triangle moves slowly left on a brown background"
 
 
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes.")] = Path("runs/demo"),
     prompt: Annotated[str, typer.Option(help="What the endpoint is asked for.")] = PROMPT,
 ) -> None:
-    """Take four real clips all the way to a video that a served model made; a few minutes on two cores.
+    """Make a dataset of four real clips, fine-tune the shipped model on it, and ask that model for a video by HTTP.
+
+    Takes a few minutes on two cores.
 
     Run again with the same folder, it goes on from what is there.
 
@@ -44,13 +46,12 @@ def demo(
     out = out.absolute()
     storage.check_writable(str(out))
     with _alone(out), connect():
-        data_spec = cast("DataSpec", _spec(out, "data", [f"root={out / 'data'}"]))
+        data_spec = cast("DataSpec", _spec(out, "data", "data", [f"root={out / 'data'}"]))
         train_spec = cast(
-            "TrainSpec", _spec(out, "train", [f"output={out / 'train'}", f"phases.0.data=[{out / 'data'}]"])
+            "TrainSpec",
+            _spec(out, "finetune", "train", [f"output={out / 'finetune'}", f"phases.0.data=[{out / 'data'}]"]),
         )
-        serve_spec = cast(
-            "ServeSpec", _spec(out, "serve", [f"model={out / 'train' / 'model'}", f"store={out / 'serve'}", "port=0"])
-        )
+        serve_spec = cast("ServeSpec", _spec(out, "serve", "serve", [f"store={out / 'serve'}", "port=0"]))
         curated = _curate(data_spec)
         trained = _train(train_spec)
         video = _generate(serve_spec, prompt, out / "video.mp4")
@@ -71,7 +72,7 @@ def _curate(spec: "DataSpec") -> "Summary":
 def _train(spec: "TrainSpec") -> "TrainResult":
     from rayramid.platform.training.run import train
 
-    say(f"2/3  training: a small DiT learns from them on {spec.workers.most} workers (Ray Train)")
+    say(f"2/3  training: the shipped model learns from them on {spec.workers.most} workers (Ray Train)")
     with progress() as update:
         trained = train(spec, on_progress=partial(update, "steps"))
     say(f"     {trained.steps} steps, loss {trained.final_loss:.3f}")
@@ -83,11 +84,11 @@ def _generate(spec: "ServeSpec", prompt: str, path: Path) -> Path:
     from rayramid.serve.client import Client
     from rayramid.serve.wire import CreateVideo
 
-    say("3/3  serving: the model answers on an endpoint (Ray Serve)")
+    say("3/3  serving: the shipped model answers on an endpoint (Ray Serve)")
     url = deploy(spec)
     say(f"     POST {url}/v1/videos  prompt={prompt!r}")
     client = Client(url)
-    wanted = CreateVideo(prompt=prompt, size=SIZE, seed=7)
+    wanted = CreateVideo(prompt=prompt, seed=7)
     with progress() as update:
         video = client.wait(client.create(wanted), on_progress=lambda event: update("video", event.progress, 100))
     client.save(video.id, path)
@@ -101,25 +102,25 @@ def _report(out: Path, curated: "Summary", trained: "TrainResult", video: Path, 
         ("video", video),
         ("report", curated.report),
         ("dataset", curated.root),
-        ("model", trained.folder),
+        ("tuned", trained.folder),
         ("metrics", trained.places["metrics"]),
         ("specs", specs),
     ):
         result(f"  {name:<8} {place}")
-    result("The model has seen a dozen short clips for two minutes, through untrained text encoders and a PCA codec:")
-    result("its video shows that every part works, not what the method can do.")
+    result("The video is by the model that comes with rayramid, trained on a world of moving shapes (docs/sprites.md).")
+    result("The tuned one has seen a dozen real clips for a minute besides: it shows that training works, no more.")
     result("What to try next:")
-    result(f"  rayramid sample --model {trained.folder} --prompt '{prompt}' --size {SIZE} --seed 1 --out sample.mp4")
+    result("  rayramid sample --prompt 'a blue circle moves quickly right on a pink background' --out sample.mp4")
     result(f"  rayramid serve {specs / 'serve.yaml'}")
-    result(f"  rayramid train {specs / 'train.yaml'} --set phases.0.steps=1000 --set output={out / 'longer'}")
+    result(f"  rayramid train {specs / 'finetune.yaml'} --set phases.0.steps=1000 --set output={out / 'longer'}")
     result("  rayramid init my-specs        # specs of your own to start from")
 
 
-def _spec(out: Path, kind: str, overrides: Sequence[str]) -> BaseModel:
-    """The shipped spec of `kind`, with its paths below `out`; a copy is left there to run again."""
-    with resources.as_file(resources.files("rayramid.specs") / f"{kind}-local.yaml") as shipped:
+def _spec(out: Path, name: str, kind: str, overrides: Sequence[str]) -> BaseModel:
+    """The shipped spec `name`, with its paths below `out`; a copy is left there to run again."""
+    with resources.as_file(resources.files("rayramid.specs") / f"{name}-local.yaml") as shipped:
         spec = load_spec(shipped, overrides, kind=kind)
-    path = out / "specs" / f"{kind}.yaml"
+    path = out / "specs" / f"{name}.yaml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     return spec

@@ -9,13 +9,17 @@ import typer
 from pydantic import ValidationError
 
 from rayramid.models.errors import UserError
+from rayramid.models.stores.shipped import SPRITES
 from rayramid.platform.console import progress, result
 
 
 def sample(
     prompt: Annotated[str, typer.Option(help="What the video shows.", show_default=False)],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The mp4 to write.")] = Path("sample.mp4"),
-    model: Annotated[str | None, typer.Option(metavar="DIR", help="A model folder or URL.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help=f"A model folder or URL; {SPRITES}, which is shipped, if left out."),
+    ] = None,
     url: Annotated[str | None, typer.Option(metavar="URL", help="An endpoint, in place of --model.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="The model's default if left out.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Length; the model's default if left out.")] = None,
@@ -29,9 +33,9 @@ def sample(
 ) -> None:
     """Make one video from a prompt.
 
-    Example: rayramid sample --model runs/demo/train/model --prompt 'a red circle' --out sample.mp4
+    Example: rayramid sample --prompt 'a red circle moves slowly left on a grey background' --out sample.mp4
     """
-    if (model is None) == (url is None):
+    if model is not None and url is not None:
         raise UserError("name either a model folder by --model or an endpoint by --url")
     if image is not None and not image.is_file():
         raise UserError(f"{image}: no such image")
@@ -72,9 +76,8 @@ def sample(
     from rayramid.models.precision import sampling_dtype
     from rayramid.models.render import render
 
-    assert model is not None
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    loaded = load_model(model, where, sampling_dtype(where))
+    loaded = load_model(model or SPRITES, where, sampling_dtype(where))
     brief = write_brief(
         loaded.card,
         prompt,
