@@ -28,8 +28,16 @@ SPRITES = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def alone() -> Iterator[None]:
+    """The cluster that other tests share is not meant here."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("RAY_ADDRESS", raising=False)
+        yield
+
+
 @pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
+def head(alone: None) -> Iterator[Head]:
     with ray_head({"WANDB_API_KEY": PLANTED}) as started:
         yield started
 

@@ -144,7 +144,10 @@ def test_a_folder_without_videos_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--prompt", "p"], "name either a model folder by --model or an endpoint by --url"),
+        (
+            ["--prompt", "p", "--model", "m", "--url", "http://h"],
+            "name either a model folder by --model or an endpoint by --url",
+        ),
         (["--prompt", "p", "--model", "no-such-model", "--out", "x.mp4"], "no-such-model"),
         (["--prompt", "p", "--model", "m", "--out", "no/such/folder/x.mp4"], "does not exist"),
     ],
