@@ -37,7 +37,7 @@ def test_a_video_is_watched_extended_changed_and_cancelled_with_curl(endpoint, t
     *events, changed = endpoint(scenario, server=True).split("\n\n")
     assert [event.partition("\n")[0] for event in events][-1] == "event: completed"
     prompt, cancelled = map(json.loads, re.findall(r"{.*?}(?=\{|$)", changed.strip()))
-    assert (prompt["prompt"], prompt["from_unit"] >= 6) == ("a video of bikes pristine", True)
+    assert (prompt["prompt"], prompt["from_unit"] >= 6) == ("a blue circle grows on a pink background", True)
     assert (cancelled["status"], cancelled["error"]["code"]) == ("failed", "cancelled")
     assert frames_of((tmp_path / "live.mp4").read_bytes()).shape == (40, 128, 128, 3)
 
