@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -129,7 +128,8 @@ def test_a_server_that_goes_away_costs_what_was_to_be_told_and_nothing_else(tmp_
     settings = MetricsSettings.model_validate({"mlflow": {"tracking_uri": f"file://{tmp_path / 'mlruns'}"}})
     metrics = Metrics(str(tmp_path / "run"), 0, settings)
     metrics.write(1, {"loss": 1.0})
-    shutil.rmtree(tmp_path / "mlruns")
+    # At once, while MLflow may still be writing into it.
+    (tmp_path / "mlruns").rename(tmp_path / "gone")
     metrics.write(2, {"loss": 2.0})
     metrics.close()
     assert "MLflow does not take what is logged" in caplog.text
