@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from clock import wait_for_another_second
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rayramid.models import storage
@@ -99,6 +100,7 @@ def test_a_late_record_is_written_once_and_its_videos_are_shown(tmp_path, monkey
     settings = MetricsSettings.model_validate({"mlflow": {"tracking_uri": store}, "wandb": {"mode": "offline"}})
     output = str(tmp_path / "late")
     for _ in range(2):
+        wait_for_another_second()
         metrics = Metrics(output, 3, settings)
         metrics.write(3, {"phase": "only", "loss": 1.0})
         write_late(metrics, [late])
@@ -123,6 +125,7 @@ def test_curves_show_one_value_per_step_after_a_restart(tmp_path):
     for step in (1, 2, 3, 4):
         first.write(step, {"loss": float(step)})
     first.flush()
+    wait_for_another_second()
     second = Metrics(str(tmp_path), 2)
     for step in (3, 4, 5):
         second.write(step, {"loss": 10.0 * step, "bad": math.nan})
