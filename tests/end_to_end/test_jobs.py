@@ -106,6 +106,7 @@ def test_another_token_is_refused_in_one_line(head: Head, monkeypatch: pytest.Mo
     assert "another-token" not in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_by_the_users_mistake_is_shown_and_not_tried_again(server: JobServer, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

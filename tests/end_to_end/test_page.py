@@ -15,6 +15,7 @@ PATIENCE_MS = 200_000
 VIDEO = "document.getElementById('video')"
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 def test_a_running_video_plays_is_cancelled_and_another_one_is_made(ray_cluster, model_folder, tmp_path):

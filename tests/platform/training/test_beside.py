@@ -79,6 +79,7 @@ def test_videos_come_while_the_workers_hold_every_cpu_and_once(trained, busy):
         assert restarted.tend(3) == [late]
 
 
+@pytest.mark.slow
 def test_a_task_that_is_killed_is_reported(trained, ray_cluster, caplog):
     wanted = trained(first_steps=10_000)
     with VideoTasks(wanted) as tasks:
@@ -98,6 +99,7 @@ def test_what_finds_no_place_is_given_up(trained, busy, caplog):
     assert late.record == {"videos_failed": "not done 0.5 s after the last step (videos.patience)"}
 
 
+@pytest.mark.slow
 def test_a_mistake_is_reported_in_one_line(spec, ray_cluster):
     untrained = settle(spec(videos={"prompts": ["a picture"]}))
     with VideoTasks(untrained) as tasks:

@@ -91,6 +91,7 @@ def test_skipped_clips_are_named_and_counted_and_the_loss_is_the_mean_of_the_oth
     assert {*first["damaged_files"], *second["damaged_files"]} == {file}
 
 
+@pytest.mark.slow
 def test_skipping_is_the_same_on_two_ranks_that_die_as_on_one_that_lives(spec, damaged, tmp_path):
     root, _ = damaged
     (tmp_path / "meetings").mkdir()

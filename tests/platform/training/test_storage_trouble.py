@@ -96,6 +96,7 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_when_there_
     assert final_tensors(cramped.output) == final_tensors(undisturbed.output)
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_for_a_while_costs_a_checkpoint_and_nothing_else(
     spec, s3_server, s3_bucket, monkeypatch, caplog
 ):

@@ -55,6 +55,7 @@ def final_weights(spec):
     return {**own.state.model.state_dict(), **{f"ema.{k}": v for k, v in own.state.ema.average.items()}}
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit_and_exports(vae_spec, tmp_path):
     fields = {"losses": LOSSES, "optimizer": {"kind": "muon"}, "phase": {"steps": 6}}
     undisturbed = settled(vae_spec(output=str(tmp_path / "undisturbed"), **fields))
