@@ -1,7 +1,7 @@
 """The data spec: where videos come from, how they are cut, scored, kept, captioned, embedded and encoded."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -21,12 +21,12 @@ SIDE_MULTIPLE = 64
 class Sprites(Part):
     """Procedural clips whose truth is known, drawn wherever a job reads them; with `frames: 1` they are images."""
 
-    clips: int = Field(ge=1)
-    seed: int = 0
-    width: int = 128
-    height: int = 128
-    frames: int = Field(default=33, ge=1)
-    fps: float = Field(default=24.0, gt=0)
+    clips: int = Field(ge=1, description="how many")
+    seed: int = Field(default=0, description="of the world; clip `index` of a seed is the same on every machine")
+    width: int = Field(default=128, description="in pixels")
+    height: int = Field(default=128, description="in pixels")
+    frames: int = Field(default=33, ge=1, description="of each clip")
+    fps: float = Field(default=24.0, gt=0, description="frames a second")
 
 
 class Source(Part):
@@ -64,9 +64,11 @@ class Source(Part):
 class Shots(Part):
     """How sources are cut into single-shot clips. Times in seconds."""
 
-    detector: Literal["pyscenedetect", "transnetv2", "none"] = "pyscenedetect"
+    detector: Literal["pyscenedetect", "transnetv2", "none"] = Field(
+        default="pyscenedetect", description="transnetv2 also finds dissolves (the extra `shots`); none cuts nothing"
+    )
     threshold: float | None = Field(default=None, gt=0, description="default 27 for pyscenedetect, 0.5 for transnetv2")
-    min_s: float = Field(default=1.0, ge=0)
+    min_s: float = Field(default=1.0, ge=0, description="a shorter shot is left out")
     max_s: float = Field(default=10.0, ge=0.001, description="a longer shot becomes several clips")
     trim_s: float = Field(default=0.0, ge=0, description="cut off at both ends of a shot that borders on a cut")
 
@@ -80,7 +82,7 @@ class Shots(Part):
 class Score(Part):
     """The one low-resolution decode that all scores come from."""
 
-    fps: float = Field(default=8.0, gt=0)
+    fps: float = Field(default=8.0, gt=0, description="frames a second that are looked at")
     side: int = Field(default=256, ge=32, description="the longer side in pixels; small text needs 640 or more")
     raft: Location | None = Field(
         default=None, description="weights of torchvision's raft_small for optical flow, instead of Farneback"
@@ -114,30 +116,35 @@ Threshold = Annotated[float | str, AfterValidator(_quantile)]
 class Bound(Part):
     """A score is kept from `min` to `max`, each a number or `quantile:0.1` of the clips at hand."""
 
-    min: Threshold | None = None
-    max: Threshold | None = None
+    min: Threshold | None = Field(default=None, description="kept from here on")
+    max: Threshold | None = Field(default=None, description="kept up to here")
+
+
+def _bound(score: str) -> Any:
+    """A field that bounds this score, and does not unless the spec says so."""
+    return Field(default=Bound(), description=score)
 
 
 class Thresholds(Part):
     """What a clip's scores and its file must be, applied whenever scores are read: changing them decodes nothing."""
 
-    duration_s: Bound = Bound()
-    short_side: Bound = Bound()
-    aspect: Bound = Bound()
-    fps: Bound = Bound()
-    brightness: Bound = Bound()
-    contrast: Bound = Bound()
-    motion: Bound = Bound()
-    zoom_pan: Bound = Bound()
-    blur: Bound = Bound()
-    black: Bound = Bound()
-    frozen: Bound = Bound()
-    letterbox: Bound = Bound()
-    corner_mark: Bound = Bound()
-    text_area: Bound = Bound()
-    nsfw: Bound = Bound()
-    aesthetics: Bound = Bound()
-    text_fit: Bound = Bound()
+    duration_s: Bound = _bound("seconds; null for images")
+    short_side: Bound = _bound("the shorter side of the file in pixels")
+    aspect: Bound = _bound("width by height")
+    fps: Bound = _bound("of the file; null for images")
+    brightness: Bound = _bound("mean luma, 0 to 255")
+    contrast: Bound = _bound("mean deviation of luma within frames")
+    motion: Bound = _bound("mean optical flow in frame diagonals per second")
+    zoom_pan: Bound = _bound("share of the flow that one zoom and one pan explain")
+    blur: Bound = _bound("variance of the Laplacian; low is blurred")
+    black: Bound = _bound("share of black frames")
+    frozen: Bound = _bound("share of neighbouring frames without a difference")
+    letterbox: Bound = _bound("share of the picture that black bars take")
+    corner_mark: Bound = _bound("share of the worst corner that edges take which stay: logos, watermarks")
+    text_area: Bound = _bound("share of the picture that text takes; needs `score.text`")
+    nsfw: Bound = _bound("highest probability over frames; needs `score.nsfw`")
+    aesthetics: Bound = _bound("LAION's score; needs `score.aesthetics`")
+    text_fit: Bound = _bound("cosine of the clip's embedding and its source's caption's; needs `score.clip`")
     codecs: list[str] | None = Field(
         default=None, min_length=1, description="of video files, by ffmpeg's names as [h264, hevc, av1]; default: any"
     )
@@ -155,7 +162,7 @@ SCORES = tuple(name for name, field in Thresholds.model_fields.items() if field.
 class Keep(Thresholds):
     """Thresholds on clips and on their captions."""
 
-    caption_fit: Bound = Bound()
+    caption_fit: Bound = _bound("cosine of the clip's embedding and its written caption's; needs `score.clip`")
 
 
 class Duplicates(Part):
@@ -185,7 +192,7 @@ class Duplicates(Part):
 class Embed(Part):
     """The text encoder: a URL of a `text/` folder, or `tiny`, a seeded one built once under the root."""
 
-    text: Literal["tiny"] | Location = "tiny"
+    text: Literal["tiny"] | Location = Field(default="tiny", description="`tiny`, or a `text/` folder")
 
 
 def _size(value: str) -> str:
@@ -213,30 +220,34 @@ class Encode(Part):
     vae: Literal["pca"] | Location = Field(
         default="pca", description="a VAE folder, or `pca`: fitted once on the clips"
     )
-    sizes: list[Annotated[str, AfterValidator(_size)]] = Field(default=["128x128"], min_length=1)
-    frames: list[Annotated[int, AfterValidator(_length)]] = Field(default=[1, 25], min_length=1)
-    fps: float = Field(default=24.0, gt=0)
-    max_upscale: float = Field(default=1.1, gt=0)
+    sizes: list[Annotated[str, AfterValidator(_size)]] = Field(
+        default=["128x128"], min_length=1, description="in pixels, of which a clip takes the nearest to its aspect"
+    )
+    frames: list[Annotated[int, AfterValidator(_length)]] = Field(
+        default=[1, 25], min_length=1, description="lengths, 8k + 1 each; a clip takes the longest that it fills"
+    )
+    fps: float = Field(default=24.0, gt=0, description="frames a second of every latent")
+    max_upscale: float = Field(default=1.1, gt=0, description="a size more than so many times a clip's is not for it")
 
 
 class Split(Part):
     """The share of sources (not clips) set aside for validation, by a hash of their name."""
 
-    val: float = Field(default=0.05, ge=0, lt=1)
+    val: float = Field(default=0.05, ge=0, lt=1, description="the share of sources")
 
 
 class Decode(Part):
     """Decoding runs in a child process that is killed when one answer takes longer than this."""
 
-    deadline_s: float = Field(default=30.0, gt=0)
+    deadline_s: float = Field(default=30.0, gt=0, description="for one answer")
 
 
 class Workers(Part):
     """How many worker processes a job has, and what each reserves in the cluster."""
 
-    count: int = Field(default=1, ge=1)
-    cpus: float = Field(default=0.5, gt=0)
-    gpus: float = Field(default=0.0, ge=0)
+    count: int = Field(default=1, ge=1, description="processes")
+    cpus: float = Field(default=0.5, gt=0, description="that each reserves")
+    gpus: float = Field(default=0.0, ge=0, description="of each; a fraction shares one")
 
 
 class JobWorkers(Part):
@@ -258,8 +269,8 @@ class DataSpec(Part):
     """Everything that turns videos into a latent dataset under `root`."""
 
     kind: Literal["data"] = "data"
-    root: Location
-    sources: list[Source] = Field(min_length=1)
+    root: Location = Field(description="where the dataset is, with all that jobs commit on the way")
+    sources: list[Source] = Field(min_length=1, description="where videos come from")
     shots: Shots = Shots()
     score: Score = Score()
     keep: Keep = Keep()

@@ -19,13 +19,13 @@ class Options(BaseModel):
 class SamplerOptions(Options):
     """The replicas that run the transformer and the VAE."""
 
-    replicas: int = Field(default=1, ge=1)
-    num_cpus: float = Field(default=0.4, gt=0)
-    num_gpus: float = Field(default=0.0, ge=0)
+    replicas: int = Field(default=1, ge=1, description="Processes, each with the whole model")
+    num_cpus: float = Field(default=0.4, gt=0, description="That each reserves")
+    num_gpus: float = Field(default=0.0, ge=0, description="That each reserves")
     device: str | None = Field(
         default=None, description="Torch's name of the device; the first GPU if num_gpus > 0, else the CPU"
     )
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Of weights and activations")
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of one replica; torch decides when left out"
     )
@@ -44,8 +44,8 @@ class SamplerOptions(Options):
 class TextOptions(Options):
     """The replica of the text encoders."""
 
-    num_cpus: float = Field(default=0.2, gt=0)
-    num_gpus: float = Field(default=0.0, ge=0)
+    num_cpus: float = Field(default=0.2, gt=0, description="That it reserves")
+    num_gpus: float = Field(default=0.0, ge=0, description="That it reserves")
     cache_mib: int = Field(default=512, ge=0, description="Memory for the embeddings of the prompts used last")
 
 
@@ -53,13 +53,14 @@ class RewriterOptions(Options):
     """A language model that writes prompts out, for requests with `rewrite_prompt`."""
 
     url: str = Field(pattern="^https?://", description="Of an OpenAI-compatible endpoint, as in http://host:8000/v1")
-    model: str
+    model: str = Field(description="Its name there")
     api_key_env: str | None = Field(default=None, description="Environment variable that holds the key")
-    instruction: str = (
-        "Rewrite the user's idea for a short video as one detailed caption of at most 100 words: subject, motion, "
-        "scenery, light, camera. Keep everything the user asks for. Answer with the caption alone, in English."
+    instruction: str = Field(
+        default="Rewrite the user's idea for a short video as one detailed caption of at most 100 words: subject, "
+        "motion, scenery, light, camera. Keep everything the user asks for. Answer with the caption alone, in English.",
+        description="What it is told before the prompt",
     )
-    timeout_s: float = Field(default=30.0, gt=0)
+    timeout_s: float = Field(default=30.0, gt=0, description="For one prompt")
 
 
 class KeyLimits(Options):
@@ -110,7 +111,7 @@ class JudgeOptions(Options):
     threshold: float = Field(default=0.5, ge=0, le=1, description="Of a callable: from here on it is refused")
     model: str | None = Field(default=None, description="That the endpoint is asked for")
     api_key_env: str | None = Field(default=None, description="Environment variable that holds the endpoint's key")
-    timeout_s: float = Field(default=30.0, gt=0)
+    timeout_s: float = Field(default=30.0, gt=0, description="For one judgement of an endpoint")
 
 
 class SafetyOptions(Options):

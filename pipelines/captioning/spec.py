@@ -21,13 +21,13 @@ class Endpoint(Part):
     """An OpenAI-compatible server of chat completions that sees pictures, as vLLM's."""
 
     url: str = Field(description="with its version, as http://host:8000/v1")
-    model: str
+    model: str = Field(description="its name there")
     key_variable: str | None = Field(default=None, description="the environment variable that holds the key")
     tokens: int = Field(default=256, ge=1, description="of an answer at most")
     concurrency: int = Field(default=8, ge=1, description="requests at once, of each worker")
     retries: int = Field(default=5, ge=0, description="of a request that finds the server busy or away")
     pause_s: float = Field(default=1.0, gt=0, description="before the first of them; each next pause is twice as long")
-    timeout_s: float = Field(default=120.0, gt=0)
+    timeout_s: float = Field(default=120.0, gt=0, description="of one request")
 
 
 class Caption(Part):
@@ -35,7 +35,10 @@ class Caption(Part):
 
     model: VisionModel | None = None
     endpoint: Endpoint | None = None
-    prompt: str = "Describe what is to be seen in this video in detail: subjects, motion, place, light, camera."
+    prompt: str = Field(
+        default="Describe what is to be seen in this video in detail: subjects, motion, place, light, camera.",
+        description="what is asked about the frames",
+    )
     short_prompt: str | None = Field(
         default=None, description="asks for a second caption in few words; training draws one of the two"
     )
