@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu sprites bench lint format clean
+.PHONY: help setup demo test test-slow test-gpu sprites bench docs lint format clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -46,6 +46,12 @@ sprites: setup ## Train the shipped model of the sprites world again and judge i
 bench: setup ## Print the benchmarks' ratios, a JSON line each
 	@for file in tests/benchmarks/*.py; do $(BIN)/python $$file; done
 
+docs: setup ## Draw the figures, write the reference of specs, and build the docs as a site in site/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/python -m docs.figures
+	$(BIN)/python -m docs.specs
+	$(BIN)/mkdocs build --strict --quiet
+
 lint: setup ## Check format, lint, the floors and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -56,4 +62,4 @@ format: setup ## Format the code and mend what lint can mend
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove what runs and tests left (keeps .venv)
-	rm -rf runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf runs build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

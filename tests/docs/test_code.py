@@ -1,17 +1,20 @@
 """The code that the pages show: Python runs, YAML is what `rayramid spec check` accepts."""
 
 import doctest
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from openai import OpenAI
 from pages import PAGES, ROOT, blocks
 
 from rayramid.models.errors import UserError
 from rayramid.platform.spec import parse_spec
+from rayramid.serve.webhooks import signature
 
-# These need an endpoint, or what has come over one: tests/serve/test_readme.py and test_webhooks.py run them.
+# One needs an endpoint and is run by tests/serve/test_readme.py, the other an event and is run below.
 ELSEWHERE = {"README.md", "security.md"}
 SHIPPED = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "infra/specs").glob("*.yaml"))]
 
@@ -55,3 +58,12 @@ def _refusal(fields: dict[str, Any]) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def test_an_event_that_came_is_verified_as_the_page_on_security_says() -> None:
+    secret, body = "whsec_c2VjcmV0LXRoYXQtbm9ib2R5LWtub3dz", b'{"type": "video.completed", "data": {"id": "video_1"}}'
+    names: dict[str, Any] = {"OpenAI": OpenAI, "key": "none", "body": body, "secret": secret}
+    names["headers"] = signature(secret, "evt_1", int(time.time()), body)
+    (program,) = blocks(ROOT / "docs/security.md", "python")
+    exec(program.replace('"whsec_…"', "secret"), names)
+    assert (names["event"].type, names["event"].data.id) == ("video.completed", "video_1")

@@ -6,18 +6,16 @@ from pathlib import Path
 
 import pytest
 import typer
+from pages import PAGES, ROOT, blocks
 from typer.core import TyperGroup
 
 from rayramid.platform.cli import app
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
 
 def typed(page: Path) -> list[list[str]]:
-    """The lines of a page's shell blocks that call rayramid, without what follows a pipe or redirection."""
-    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    """What a page's shell blocks, and its transcripts behind a `$`, call rayramid with, up to a pipe or redirection."""
+    lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"^\$ (.*)$", "".join(blocks(page, "console")), re.MULTILINE)
     calls = [shlex.split(line, comments=True) for line in lines if re.match(r"(\w+=\S+ )*rayramid ", line)]
     return [list(_until(words[words.index("rayramid") + 1 :])) for words in calls]
 
@@ -44,3 +42,12 @@ def test_what_a_page_tells_to_type_exists(page: Path) -> None:
 def test_the_pages_are_read_at_all() -> None:
     assert ["jobs", "list"] in typed(ROOT / "docs" / "clusters.md")
     assert sum(len(typed(page)) for page in PAGES) > 30
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_targets_and_files_of_other_commands_exist(page: Path) -> None:
+    shell = "".join(blocks(page, "sh"))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make ([a-z-]+)", shell, re.MULTILINE)) <= targets
+    for file in re.findall(r"(?:infra|tests|docs)/[\w./-]+", shell):
+        assert (ROOT / file).exists(), file
