@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from rayramid.pipelines.job import Recipe
+from rayramid.pipelines.metrics import DriverMetrics, WorkerMetrics
 from rayramid.pipelines.plan import Shard, read_shard
-from rayramid.pipelines.receipts import Receipt
 from rayramid.pipelines.spec import Workers
 from rayramid.pipelines.worker import work
 
@@ -27,7 +27,7 @@ class ShardWorker:
         self._run = run
         self._job_name = job_name
         self._job = recipe()
-        self._metrics = _Metrics(job_name)
+        self._metrics = WorkerMetrics(job_name)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Do the shards that the rows name by plan and row group."""
@@ -39,48 +39,6 @@ class ShardWorker:
         return {"shard_id": [receipt.shard_id for receipt in done]}
 
 
-class _Metrics:
-    """What Ray's metrics say of a job while it goes on, told by the worker that does it."""
-
-    def __init__(self, job: str) -> None:
-        from ray.util.metrics import Counter
-
-        def counter(name: str, about: str, *tags: str) -> Counter:
-            found = Counter(f"rayramid_data_{name}", description=about, tag_keys=("job", *tags))
-            found.set_default_tags({"job": job})
-            return found
-
-        self._rows = counter("rows", "Input rows of shards that are committed.", "outcome")
-        self._bytes = counter("bytes", "Of the files of committed shards.")
-        self._seconds = counter("seconds", "That workers spent on committed shards.")
-
-    def count(self, receipt: Receipt) -> None:
-        """Add a shard."""
-        for outcome, rows in (("ok", receipt.ok), ("failed", len(receipt.failures))):
-            if rows:
-                self._rows.inc(rows, {"outcome": outcome})
-        self._bytes.inc(max(receipt.bytes, 1))
-        self._seconds.inc(max(receipt.seconds, 0.001))
-
-
-class _Shards:
-    """The numbers of the live display in Ray's metrics, told by the driver."""
-
-    def __init__(self, job: str, count: int) -> None:
-        from ray.util.metrics import Counter
-
-        # No gauge: Ray forgets one that is not set again within half a minute.
-        self._shards = Counter(
-            "rayramid_data_shards", description="Begun jobs' shards in all, and done.", tag_keys=("job", "which")
-        )
-        self._job = job
-        self._shards.inc(count, {"job": job, "which": "all"})
-
-    def one_more(self) -> None:
-        """Count a shard that is committed."""
-        self._shards.inc(1, {"job": self._job, "which": "done"})
-
-
 def execute(
     root: str, run: str, recipe: Recipe, shards: Sequence[Shard], workers: Workers, on_shard: Callable[[], None]
 ) -> None:
@@ -89,7 +47,7 @@ def execute(
 
     # The caller shows progress, and counts shards of all jobs alike.
     ray.data.DataContext.get_current().enable_progress_bars = False
-    metrics = _Shards(shards[0].job, len(shards))
+    metrics = DriverMetrics(shards[0].job, len(shards))
     for start in range(0, len(shards), AT_ONCE):
         some = shards[start : start + AT_ONCE]
         rows = [{"plan": shard.plan, "row_group": shard.row_group} for shard in some]

@@ -13,6 +13,7 @@ from rayramid import __version__
 from rayramid.models.errors import UserError
 from rayramid.platform.commands import (
     bench,
+    dashboards,
     data,
     demo,
     doctor,
@@ -52,6 +53,7 @@ app.add_typer(jobs.app, name="jobs")
 app.command("plan")(weights.plan)
 app.add_typer(weights.app, name="weights")
 app.add_typer(spec.app, name="spec")
+app.command("dashboards")(dashboards.dashboards)
 
 
 def _show_version(wanted: bool) -> None:

@@ -37,6 +37,8 @@ RETRY_S = 0.5
 # Watchers are told no more often.
 EVENT_S = 0.2
 SWEEP_S = 60.0
+# Ray forgets a gauge that it is not told again within 20 seconds.
+GAUGES_S = 5.0
 UNLIMITED = KeyLimits()
 CANCELLED = VideoError(code="cancelled", message="The job was cancelled.")
 LATE = VideoError(code="deadline_exceeded", message="The video was not completed before its deadline.")
@@ -90,6 +92,7 @@ class Broker:
             await self._webhooks.recover()
         if self._store.keep_s is not None:
             self._start(self._sweep())
+        self._start(self._tell_gauges())
         self._fill()
 
     def know(self, capacity: Capacity) -> None:
@@ -218,8 +221,6 @@ class Broker:
         self._seen = None
         for job in waiting:
             self._entries[job.id].wake()
-        self._metrics.queue.set(len(self._line))
-        self._metrics.running.set(len(self._running()))
 
     def _held(self) -> Counter[str]:
         """Slots by owner, without those that will be free at a unit's edge."""
@@ -319,6 +320,12 @@ class Broker:
                 await asyncio.to_thread(self._store.delete, job_id)
                 log.info("video expired", extra={"job": job_id})
             await asyncio.sleep(SWEEP_S)
+
+    async def _tell_gauges(self) -> None:
+        while True:
+            self._metrics.queue.set(len(self._line))
+            self._metrics.running.set(len(self._running()))
+            await asyncio.sleep(GAUGES_S)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

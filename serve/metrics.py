@@ -1,41 +1,64 @@
-"""What Ray's metrics say of an endpoint. Names are `rayramid_serve_<what>`, which Prometheus sees as `ray_rayramid_…`.
+"""What Ray's metrics say of an endpoint.
 
 No metric is labelled by key, prompt or job: there is no bound to how many there are, and they are nobody's business.
 """
 
-from ray.serve.metrics import Counter, Gauge, Histogram
+from ray.serve import metrics
 
-SECONDS = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0]
-SESSIONS = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]
-SHARES = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+from rayramid.models.metric import Metric, Unit
 
-
-def _counter(name: str, about: str, *tags: str) -> Counter:
-    return Counter(f"rayramid_serve_{name}", description=about, tag_keys=tags)
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+_SESSIONS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+_RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-def _gauge(name: str, about: str) -> Gauge:
-    return Gauge(f"rayramid_serve_{name}", description=about)
+def _histogram(what: str, unit: Unit, about: str, boundaries: tuple[float, ...]) -> Metric:
+    return Metric("serve", what, unit, "histogram", about, boundaries=boundaries)
 
 
-def _histogram(name: str, about: str, boundaries: list[float]) -> Histogram:
-    return Histogram(f"rayramid_serve_{name}", description=about, boundaries=boundaries)
+QUEUE = Metric("serve", "queue", "jobs", "gauge", "That wait for a slot.")
+RUNNING = Metric("serve", "running", "jobs", "gauge", "That hold a slot.")
+WAIT = _histogram("wait", "seconds", "From a job's creation until it first got a slot.", _SECONDS)
+FIRST_FRAME = _histogram(
+    "first_frame", "seconds", "From a job's creation until something of it could be played.", _SECONDS
+)
+COMPLETED = Metric("serve", "completed", "jobs", "counter", "That ended well.")
+FAILED = Metric("serve", "failed", "jobs", "counter", "That ended otherwise, by the code of their error.", ("kind",))
+REFUSED = Metric("serve", "refused", "jobs", "counter", "That were not admitted, by the reason.", ("kind",))
+DIED = Metric("serve", "died", "attempts", "counter", "At jobs, whose worker died or raised.")
+GAP = _histogram("segment_gap", "seconds", "From one segment of a video to the next.", _SECONDS)
+VIDEO = Metric("serve", "video", "seconds", "counter", "Of video that were made: the rate is their speed.")
+SESSIONS = _histogram("batch", "sessions", "Videos that share a forward.", _SESSIONS)
+FILL = _histogram("batch_fill", "ratio", "Tokens of a forward, as a share of its budget.", _RATIOS)
+STEP = _histogram("step", "seconds", "That a forward takes.", _SECONDS)
+CACHE = Metric("serve", "cache", "bytes", "gauge", "Keys and values of all videos in the making.")
+
+METRICS = (
+    QUEUE,
+    RUNNING,
+    WAIT,
+    FIRST_FRAME,
+    COMPLETED,
+    FAILED,
+    REFUSED,
+    DIED,
+    GAP,
+    VIDEO,
+    SESSIONS,
+    FILL,
+    STEP,
+    CACHE,
+)
 
 
 class BrokerMetrics:
     """What the broker knows: jobs that wait, run, end or are refused."""
 
     def __init__(self) -> None:
-        self.queue = _gauge("queue_jobs", "Jobs that wait for a slot.")
-        self.running = _gauge("running_jobs", "Jobs that hold a slot.")
-        self.wait = _histogram("wait_seconds", "From a job's creation until it first got a slot.", SECONDS)
-        self.first_frame = _histogram(
-            "first_frame_seconds", "From a job's creation until something of it could be played.", SECONDS
-        )
-        self._completed = _counter("completed_jobs", "Jobs that ended well.")
-        self._failed = _counter("failed_jobs", "Jobs that ended otherwise, by the code of their error.", "kind")
-        self._refused = _counter("refused_jobs", "Jobs that were not admitted, by the reason.", "kind")
-        self._died = _counter("died_attempts", "Attempts whose worker died or raised.")
+        self.queue, self.running = QUEUE.instrument(metrics), RUNNING.instrument(metrics)
+        self.wait, self.first_frame = WAIT.instrument(metrics), FIRST_FRAME.instrument(metrics)
+        self._completed, self._failed = COMPLETED.instrument(metrics), FAILED.instrument(metrics)
+        self._refused, self._died = REFUSED.instrument(metrics), DIED.instrument(metrics)
 
     def ended(self, code: str | None) -> None:
         """Count a job that has ended, by its error if it has one."""
@@ -57,9 +80,6 @@ class WorkerMetrics:
     """What a sampler knows: forwards, and the video that comes out of them."""
 
     def __init__(self) -> None:
-        self.gap = _histogram("segment_gap_seconds", "From one segment of a video to the next.", SECONDS)
-        self.video = _counter("video_seconds", "Seconds of video that were made: its rate is their speed.")
-        self.sessions = _histogram("batch_sessions", "Videos that share a forward.", SESSIONS)
-        self.occupancy = _histogram("batch_occupancy", "Tokens of a forward, as a share of its budget.", SHARES)
-        self.step = _histogram("step_seconds", "Time of a forward.", SECONDS)
-        self.cache = _gauge("cache_bytes", "Keys and values of all videos in the making.")
+        self.gap, self.video = GAP.instrument(metrics), VIDEO.instrument(metrics)
+        self.sessions, self.fill = SESSIONS.instrument(metrics), FILL.instrument(metrics)
+        self.step, self.cache = STEP.instrument(metrics), CACHE.instrument(metrics)

@@ -88,7 +88,7 @@ class Worker:
         units = [replace(unit, latent_CTHW=unit.latent_CTHW.cpu()) for unit in self._sampler.step(sessions)]
         metrics.step.observe(time.monotonic() - started)
         metrics.sessions.observe(len(sessions))
-        metrics.occupancy.observe(tokens / self._budget)
+        metrics.fill.observe(tokens / self._budget)
         metrics.cache.set(self.engine.cache_bytes)
         return units
 

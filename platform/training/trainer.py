@@ -28,6 +28,7 @@ from rayramid.platform.training.board import Board, Room
 from rayramid.platform.training.late import Late
 from rayramid.platform.training.outcome import RunFailedError
 from rayramid.platform.training.parallel import Ranks
+from rayramid.platform.training.prometheus import RunMetrics
 from rayramid.platform.training.spec.run import RunSpec
 
 log = logging.getLogger(__name__)
@@ -77,12 +78,14 @@ def fit(
         spec.model_dump(mode="json"), board
     )
     room = Room(spec.workers)
+    metrics = RunMetrics(spec.output, spec.kind, spec.steps)
     shown = ""
     try:
         done: list[Any] = []
         while not done:
             done, _ = ray.wait([task], timeout=_POLL_SECONDS)
             news = ray.get(board.read.remote())
+            metrics.tell(news)
             for line in news.lines:
                 log.warning("%s", line)
             if videos is not None:
@@ -202,7 +205,7 @@ class _Reports:
             self._next = time.monotonic() + _REPORT_SECONDS
             ray.train.report({"step": step, "loss": record["loss"]})
         if self._ranks.is_first:
-            facts = {name: fact for name, fact in record.items() if isinstance(fact, float | str)}
+            facts = {name: fact for name, fact in record.items() if isinstance(fact, float | int | str)}
             self._board.write.remote(step, facts)
 
 

@@ -22,9 +22,9 @@ def exported():
             url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
             for family in text_string_to_metric_families(httpx.get(url, timeout=60).text):
                 for sample in family.samples:
-                    if sample.name.startswith("ray_rayramid_data_") and sample.labels["job"] == "shots":
+                    if sample.name.startswith("ray_rayramid_data_") and sample.labels["data_job"] == "shots":
                         name = sample.name.removeprefix("ray_rayramid_data_").removesuffix("_total")
-                        kind = sample.labels.get("outcome") or sample.labels.get("which") or ""
+                        kind = sample.labels.get("outcome", "")
                         counts[sample.labels["WorkerId"], name, kind] = sample.value
     return counts
 
@@ -43,12 +43,12 @@ def test_rays_metrics_have_the_numbers_of_the_live_display_and_of_the_ledger(ray
     ledger = summary.ledgers[0]
     told = read_receipts(summary.root, "shots", lambda receipt: (receipt.bytes, receipt.seconds)).values()
     expected = {
-        ("rows", "ok"): ledger.ok,
-        ("rows", "failed"): ledger.failed,
-        ("bytes", ""): sum(size for size, _ in told),
-        ("seconds", ""): pytest.approx(sum(seconds for _, seconds in told)),
-        ("shards", "done"): display["shots"]["done"],
-        ("shards", "all"): display["shots"]["all"],
+        ("committed_rows", "ok"): ledger.ok,
+        ("committed_rows", "failed"): ledger.failed,
+        ("written_bytes", ""): sum(size for size, _ in told),
+        ("worked_seconds", ""): pytest.approx(sum(seconds for _, seconds in told)),
+        ("done_shards", ""): display["shots"]["done"],
+        ("planned_shards", ""): display["shots"]["all"],
     }
     assert (ledger.ok, ledger.failed) == (3, 1)
 

@@ -167,7 +167,7 @@ def test_rays_metrics_tell_of_the_endpoint(url, key):
         "segment_gap_seconds_count",
         "video_seconds",
         "batch_sessions_count",
-        "batch_occupancy_sum",
+        "batch_fill_ratio_sum",
         "step_seconds_count",
         "cache_bytes",
         "completed_jobs",
