@@ -29,6 +29,7 @@ from rayramid.serve.metrics import WorkerMetrics
 from rayramid.serve.reel import Reel
 from rayramid.serve.safety import BLOCKED, Judge
 from rayramid.serve.store import Store
+from rayramid.serve.tracing import Traces
 from rayramid.serve.wire import VideoError
 
 Embed = Callable[[list[str]], Awaitable[list[TextEmbedding]]]
@@ -53,6 +54,7 @@ class Tools:
     memory: Memory
     decoder: Executor
     metrics: WorkerMetrics
+    traces: Traces
     judge: Judge | None = None
 
 
@@ -90,6 +92,10 @@ class Attempt:
         Raises:
             Exception: whatever went wrong; the store is such that another attempt can go on.
         """
+        with self._tools.traces.attempt(self._job, self._number):
+            await self._run()
+
+    async def _run(self) -> None:
         async with self._tools.memory.hold(self._job.work.cached_tokens):
             stored, prompts = await self._blocking(None, self._reel.load)
             self._prompts = dict(prompts)
@@ -157,7 +163,8 @@ class Attempt:
                     break
                 unit = session.unit
                 prompt = await self._changed_prompt(session, unit) if unit else self._prompts[0]
-                finished = await self._tools.engine.unit(seat)
+                with self._tools.traces.part("denoise", unit):
+                    finished = await self._tools.engine.unit(seat)
                 await made.put(Made(unit, finished.latent_CTHW, prompt))
         await made.put(None)
 
@@ -178,16 +185,21 @@ class Attempt:
             # While the first unit is made: it shall be seen at once.
             await self._blocking(None, self._reel.begin)
         for unit, latent_CTHW in enumerate(latents):
-            frames_THWC = await self._blocking(self._tools.decoder, self._reel.frames, latent_CTHW)
+            frames_THWC = await self._decoded(unit, latent_CTHW)
             if unit >= stored - 1:
                 await self._show(session, unit, frames_THWC)
             if unit >= stored:
                 await self._blocking(None, self._reel.keep, unit, latent_CTHW, self._prompts[unit])
         while (each := await made.get()) is not None:
-            frames_THWC = await self._blocking(self._tools.decoder, self._reel.frames, each.latent_CTHW)
-            await self._show(session, each.unit, frames_THWC)
-            self._measure(frames_THWC)
-            await self._blocking(None, self._reel.keep, *each)
+            frames_THWC = await self._decoded(each.unit, each.latent_CTHW)
+            with self._tools.traces.part("store", each.unit):
+                await self._show(session, each.unit, frames_THWC)
+                self._measure(frames_THWC)
+                await self._blocking(None, self._reel.keep, *each)
+
+    async def _decoded(self, unit: int, latent_CTHW: Tensor) -> Frames:
+        with self._tools.traces.part("decode", unit):
+            return await self._blocking(self._tools.decoder, self._reel.frames, latent_CTHW)
 
     async def _show(self, session: Session, unit: int, frames_THWC: Frames) -> None:
         """Let a unit be seen, if it may be."""

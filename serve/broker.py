@@ -22,6 +22,7 @@ from rayramid.serve.metrics import BrokerMetrics
 from rayramid.serve.outlook import Outlook, outlook
 from rayramid.serve.spec import KeyLimits
 from rayramid.serve.store import Store
+from rayramid.serve.tracing import Traces
 from rayramid.serve.usage import until_tomorrow_s
 from rayramid.serve.webhooks import Webhooks
 from rayramid.serve.wire import VideoError
@@ -54,6 +55,7 @@ class Broker:
         slots: attempts that each takes at the same time.
         queue_limit: jobs that may wait.
         webhooks: told of jobs that come and end, if users may name URLs.
+        traces: of the time that jobs wait.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Broker:
         slots: int,
         queue_limit: int,
         webhooks: Webhooks | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._store = store
         self._dispatch = dispatch
@@ -78,6 +81,7 @@ class Broker:
         self._desk = Desk(store, webhooks, self._refusal, self._admitted)
         self._webhooks = webhooks
         self._metrics = BrokerMetrics()
+        self._traces = traces or Traces()
         self._draining = False
         self._seen: Outlook | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -240,6 +244,7 @@ class Broker:
         try:
             control = await asyncio.to_thread(self._store.control, job_id)
             self._throughput.begin(time.monotonic())
+            self._traces.queued(entry.job, entry.waits_since)
             if control.attempts == 0:
                 self._metrics.wait.observe(_age_s(job_id))
             try:
@@ -258,6 +263,7 @@ class Broker:
             if not self._running():
                 self._throughput.rest()
         if wanted:
+            entry.waits_since = time.time_ns()
             self._line.push(entry.job)
             entry.wake()
         else:

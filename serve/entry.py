@@ -1,6 +1,7 @@
 """A job in the broker's books."""
 
 import asyncio
+import time
 
 from rayramid.serve.estimate import Load
 from rayramid.serve.job import Job, Progress
@@ -17,6 +18,8 @@ class Entry:
         self.leaving = self.told = False
         self.deadline: asyncio.TimerHandle | None = None
         self.changed = asyncio.Event()
+        # Since when it waits for a slot: Unix time in nanoseconds.
+        self.waits_since = time.time_ns()
 
     @property
     def units(self) -> int:

@@ -43,6 +43,7 @@ class Job(Record):
         deadline: Unix time at which it fails.
         key: the file that holds its `Idempotency-Key`.
         webhook_url: what is told when it has ended.
+        trace: W3C's `traceparent` of the request, if it is traced.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Job(Record):
     deadline: float | None = None
     key: str | None = None
     webhook_url: str | None = None
+    trace: str | None = None
 
     @property
     def image(self) -> bool:

@@ -23,6 +23,7 @@ from rayramid.serve.safety import Judge, check_prompts
 from rayramid.serve.scheduler import Scheduler
 from rayramid.serve.spec import Limits, RemoteOptions
 from rayramid.serve.store import Claim, Store
+from rayramid.serve.tracing import Traces
 from rayramid.serve.wire import KEY_LENGTH, CreateVideo, Errand, ExtendVideo, RemixVideo, Video
 
 NOTHING = RemoteOptions()
@@ -42,6 +43,7 @@ class NewVideos:
         rewriter: writes prompts out, if there is one.
         remote: asks URLs of users, as far as the options allow that.
         judge: of prompts, if there is one.
+        traces: of requests.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class NewVideos:
         rewriter: Rewriter | None = None,
         remote: RemoteOptions = NOTHING,
         judge: Judge | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._store = store
         self._scheduler = scheduler
         self._limits = limits
         self._rewriter = rewriter
         self._judge = judge
+        self._traces = traces or Traces()
         self._webhooks = remote.webhooks
         self._remote = Remote(remote) if remote.images else None
         self._decoder = PictureDecoder(limits.image_pixels)
@@ -116,7 +120,23 @@ class NewVideos:
         """Make and submit a job; a request with an `Idempotency-Key` that was seen before gets the job of that time."""
         if parsed.request.webhook_url is not None:
             self._check_webhook(parsed.request.webhook_url)
-        job_id, key = new_id(), request.headers.get("idempotency-key")
+        job_id = new_id()
+        with self._traces.creation(job_id, request.headers) as trace:
+
+            async def traced(job_id: str) -> Job:
+                return (await make(job_id)).model_copy(update={"trace": trace})
+
+            return await self._keyed(request, caller, parsed, traced, job_id)
+
+    async def _keyed(
+        self,
+        request: Request,
+        caller: Caller,
+        parsed: Parsed[CreateVideo] | Parsed[RemixVideo] | Parsed[ExtendVideo],
+        make: Make,
+        job_id: str,
+    ) -> Video:
+        key = request.headers.get("idempotency-key")
         if key is None:
             return await self._submit(caller, await self._made(make, job_id))
         if not 1 <= len(key) <= KEY_LENGTH:

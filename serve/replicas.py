@@ -31,6 +31,7 @@ from rayramid.serve.safety import Judge
 from rayramid.serve.scheduler import UnavailableError
 from rayramid.serve.spec import KeyLimits, ServeSpec
 from rayramid.serve.store import Store
+from rayramid.serve.tracing import open_traces
 from rayramid.serve.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Sampler:
             tokens_per_step=options.tokens_per_step,
             cache_tokens=self._capacity.cache_tokens,
             judge=Judge(spec.safety.frames) if spec.safety.frames else None,
+            traces=open_traces(spec.traces, "sampler"),
         )
         # Serve calls constructors on the event loop that requests run on.
         self._loop = asyncio.create_task(self._worker.engine.run())
@@ -124,6 +126,7 @@ class BrokerReplica:
             slots=spec.sampler.max_sessions,
             queue_limit=spec.limits.queue,
             webhooks=webhooks_of(spec),
+            traces=open_traces(spec.traces, "broker"),
         )
         self._recovered = asyncio.create_task(self._broker.recover())
         self._learned = asyncio.create_task(self._learn())
@@ -176,7 +179,8 @@ class Gateway:
         rewriter = Rewriter(spec.rewriter) if spec.rewriter else None
         judge = Judge(spec.safety.prompts) if spec.safety.prompts else None
         store, scheduler = store_of(spec), RemoteBroker(broker)
-        new = NewVideos(model, store, scheduler, spec.limits, rewriter, spec.remote, judge)
+        traces = open_traces(spec.traces, "gateway")
+        new = NewVideos(model, store, scheduler, spec.limits, rewriter, spec.remote, judge, traces)
         access = Access(KeyRing(spec.key_ring) if spec.key_ring else None, spec.limits.per_key)
         self._app = create_app(new, Endpoint(store, scheduler, spec.limits, judge), access, spec.origins)
 

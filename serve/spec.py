@@ -162,6 +162,11 @@ class ServeSpec(Options):
         description="Web pages of these origins, as in https://videos.example.com, may use the endpoint from browsers; "
         "none but its own when left out",
     )
+    traces: Literal["otlp"] | Location | None = Field(
+        default=None,
+        description="OpenTelemetry's spans of requests: `otlp` sends them to the collector that "
+        "OTEL_EXPORTER_OTLP_ENDPOINT names; a folder gets a file of JSON lines per process; none when left out",
+    )
     keep_hours: float | None = Field(
         default=None, gt=0, description="Ended jobs are deleted with their videos after so long; never when left out"
     )

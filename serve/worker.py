@@ -19,6 +19,7 @@ from rayramid.serve.memory import Memory
 from rayramid.serve.metrics import WorkerMetrics
 from rayramid.serve.safety import Judge
 from rayramid.serve.store import Store
+from rayramid.serve.tracing import Traces
 from rayramid.serve.wire import VideoError
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Worker:
         tokens_per_step: tokens that one forward may hold.
         cache_tokens: whose keys and values there is memory for; videos wait for their share of it.
         judge: of frames, if there is one.
+        traces: of attempts.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Worker:
         tokens_per_step: int,
         cache_tokens: int,
         judge: Judge | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._store = store
         self._version = version
@@ -58,7 +61,16 @@ class Worker:
         decoder = ThreadPoolExecutor(1, "decode", initializer=_use_own_stream, initargs=(device,))
         self._budget = tokens_per_step
         self._tools = Tools(
-            store, sampler, vae, embed, self.engine, Memory(cache_tokens), decoder, WorkerMetrics(), judge
+            store,
+            sampler,
+            vae,
+            embed,
+            self.engine,
+            Memory(cache_tokens),
+            decoder,
+            WorkerMetrics(),
+            traces or Traces(),
+            judge,
         )
         self._running: dict[str, tuple[Attempt, asyncio.Task[None]]] = {}
 

@@ -41,6 +41,7 @@ from rayramid.serve.rewriter import Rewriter
 from rayramid.serve.safety import Judge
 from rayramid.serve.spec import Limits, RemoteOptions
 from rayramid.serve.store import Store
+from rayramid.serve.tracing import Traces
 from rayramid.serve.webhooks import Webhooks
 from rayramid.serve.wire import CreateVideo
 from rayramid.serve.worker import Worker
@@ -111,6 +112,7 @@ class Setting:
     origins: tuple[str, ...] = ()
     prompts: Judge | None = None
     frames: Judge | None = None
+    traces: Traces | None = None
     # Between tries of an event.
     delays_s: tuple[float, ...] = (0.05, 0.05, 0.05)
 
@@ -233,12 +235,21 @@ async def running(loaded: LoadedModel, store: Store, setting: Setting) -> AsyncI
         tokens_per_step=10_000,
         cache_tokens=setting.cache_tokens,
         judge=setting.frames,
+        traces=setting.traces,
     )
     limits, keys = setting.limits, setting.keys
     webhooks = Webhooks(store, keys, Remote(setting.remote), setting.delays_s) if keys else None
-    broker = LocalBroker(store, worker.run, workers=1, slots=setting.slots, queue_limit=limits.queue, webhooks=webhooks)
+    broker = LocalBroker(
+        store,
+        worker.run,
+        workers=1,
+        slots=setting.slots,
+        queue_limit=limits.queue,
+        webhooks=webhooks,
+        traces=setting.traces,
+    )
     await broker.recover()
-    new = NewVideos(model, store, broker, limits, setting.rewriter, setting.remote, setting.prompts)
+    new = NewVideos(model, store, broker, limits, setting.rewriter, setting.remote, setting.prompts, setting.traces)
     app = create_app(
         new, Endpoint(store, broker, limits, setting.prompts), Access(keys, limits.per_key), setting.origins
     )
