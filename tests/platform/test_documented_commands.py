@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 import typer
-from pages import PAGES, ROOT, blocks
+from pages import PAGES, ROOT, blocks, prose
 from typer.core import TyperGroup
 
 from rayramid.platform.cli import app
 
 
 def typed(page: Path) -> list[list[str]]:
-    """What a page's shell blocks, and its transcripts behind a `$`, call rayramid with, up to a pipe or redirection."""
+    """What a page calls rayramid with, in blocks, after a transcript's `$` and in prose, up to a pipe or the like."""
     lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"^\$ (.*)$", "".join(blocks(page, "console")), re.MULTILINE)
+    lines += re.findall(r"^ {4}(rayramid .*)$", prose(page), re.MULTILINE)
+    lines += [" ".join(code.split()) for code in re.findall(r"`(rayramid [^`]*)`", prose(page))]
     calls = [shlex.split(line, comments=True) for line in lines if re.match(r"(\w+=\S+ )*rayramid ", line)]
     return [list(_until(words[words.index("rayramid") + 1 :])) for words in calls]
 
@@ -30,7 +32,7 @@ def test_what_a_page_tells_to_type_exists(page: Path) -> None:
     for words in typed(page):
         command = typer.main.get_command(app)
         rest = list(words)
-        while isinstance(command, TyperGroup) and not rest[0].startswith("-"):
+        while isinstance(command, TyperGroup) and rest and not rest[0].startswith("-"):
             name = rest.pop(0)
             assert name in command.commands, f"rayramid {' '.join(words)}"
             command = command.commands[name]
