@@ -75,11 +75,13 @@ class Access:
     Args:
         ring: the keys; without one everybody is let in.
         limits: of keys that have none of their own.
+        gateways: that share the requests equally; each allows its share of those per minute, and of connections.
     """
 
-    def __init__(self, ring: KeyRing | None, limits: KeyLimits) -> None:
+    def __init__(self, ring: KeyRing | None, limits: KeyLimits, gateways: int = 1) -> None:
         self._ring = ring
         self._limits = limits
+        self._gateways = gateways
         self._refreshed = -math.inf
         self._refreshing = asyncio.Lock()
         self._pace: defaultdict[str, Pace] = defaultdict(Pace)
@@ -110,10 +112,13 @@ class Access:
             raise ApiError(403, REVOKED, code="api_key_revoked")
         limits = key.limits.over(self._limits)
         if limits.requests_per_minute is not None:
-            wait_s = self._pace[key.id].step(limits.requests_per_minute, time.monotonic())
+            share = limits.requests_per_minute / self._gateways
+            wait_s = self._pace[key.id].step(share, time.monotonic())
             if wait_s:
                 message = f"This key may send {limits.requests_per_minute} requests per minute; go on in {wait_s} s."
                 raise ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": str(wait_s)})
+        if limits.streams is not None:
+            limits = limits.model_copy(update={"streams": math.ceil(limits.streams / self._gateways)})
         return Caller(key.id, limits, streams=self._streams[key.id])
 
     async def _refresh(self, ring: KeyRing) -> None:
@@ -124,19 +129,19 @@ class Access:
 
 
 class Pace:
-    """A bucket that holds a minute's requests and fills as time passes."""
+    """A bucket that holds a minute's requests, at least one, and fills as time passes."""
 
     def __init__(self) -> None:
         self._taken = 0.0
         self._last = 0.0
 
-    def step(self, per_minute: int, now: float) -> int:
+    def step(self, per_minute: float, now: float) -> int:
         """Take a request out: 0, or if there is none the whole seconds until there is."""
-        per_second = per_minute / WINDOW_S
+        per_second, holds = per_minute / WINDOW_S, max(1.0, per_minute)
         self._taken = max(0.0, self._taken - (now - self._last) * per_second)
         self._last = now
-        if self._taken + 1 > per_minute:
-            return max(1, math.ceil((self._taken + 1 - per_minute) / per_second))
+        if self._taken + 1 > holds:
+            return max(1, math.ceil((self._taken + 1 - holds) / per_second))
         self._taken += 1
         return 0
 

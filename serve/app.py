@@ -50,7 +50,8 @@ def application(spec: ServeSpec) -> serve.Application:
     ).bind(spec, model, text)
     light = {"ray_actor_options": {"num_cpus": LIGHT_CPUS}, "max_ongoing_requests": STREAMS, **options}
     broker = serve.deployment(BrokerReplica, name="Broker", **light).bind(spec, sampler)
-    return serve.deployment(serve.ingress()(Gateway), name="Gateway", **light).bind(spec, model, broker)
+    gateway = serve.deployment(serve.ingress()(Gateway), name="Gateway", num_replicas=spec.gateways, **light)
+    return gateway.bind(spec, model, broker)
 
 
 def check(spec: ServeSpec) -> None:

@@ -16,14 +16,16 @@ from rayramid.serve.admission import Admission, Capacity
 from rayramid.serve.desk import Desk
 from rayramid.serve.entry import Entry
 from rayramid.serve.estimate import Throughput
-from rayramid.serve.job import Job, Outcome, Progress, Standing, created_ms
+from rayramid.serve.expiry import forget_expired
+from rayramid.serve.job import Job, Outcome, Progress, Standing, age_s
 from rayramid.serve.line import Line, to_leave
 from rayramid.serve.metrics import BrokerMetrics
 from rayramid.serve.outlook import Outlook, outlook
+from rayramid.serve.refusals import Situation, refusal
+from rayramid.serve.retries import may_go_on
 from rayramid.serve.spec import KeyLimits
 from rayramid.serve.store import Store
 from rayramid.serve.tracing import Traces
-from rayramid.serve.usage import until_tomorrow_s
 from rayramid.serve.webhooks import Webhooks
 from rayramid.serve.wire import VideoError
 
@@ -32,12 +34,9 @@ log = logging.getLogger(__name__)
 # Runs an attempt at a job on some worker until it is over, saying how far it is, or raises because the worker died.
 Dispatch = Callable[[str, int], AsyncGenerator[Progress, None]]
 
-# Attempts that die at the same unit before the job is given up.
-TRIES = 4
 RETRY_S = 0.5
 # Watchers are told no more often.
 EVENT_S = 0.2
-SWEEP_S = 60.0
 # Ray forgets a gauge that it is not told again within 20 seconds.
 GAUGES_S = 5.0
 UNLIMITED = KeyLimits()
@@ -95,7 +94,7 @@ class Broker:
         if self._webhooks:
             await self._webhooks.recover()
         if self._store.keep_s is not None:
-            self._start(self._sweep())
+            self._start(forget_expired(self._store))
         self._start(self._tell_gauges())
         self._fill()
 
@@ -156,25 +155,19 @@ class Broker:
         await asyncio.gather(*(entry.attempt for entry in running if entry.attempt), return_exceptions=True)
 
     def _refusal(self, job: Job, limits: KeyLimits) -> Admission | None:
-        """Why a job can't be admitted now."""
-        refused = self._refused(job, limits)
+        met = Situation(
+            capacity=self._capacity,
+            own=[entry for entry in self._entries.values() if entry.job.owner == job.owner],
+            arriving=self._desk.arriving(job.owner),
+            spent=self._desk.usage.spent(job.owner),
+            # Those that are being admitted will wait, this one among them.
+            waiting=len(self._line) + len(self._desk),
+            queue_limit=self._limit,
+        )
+        refused = refusal(job, limits, met, self._look, time.time())
         if refused:
             self._metrics.refused(refused.reason)
         return refused
-
-    def _refused(self, job: Job, limits: KeyLimits) -> Admission | None:
-        if self._capacity and job.work.cached_tokens > self._capacity.cache_tokens:
-            return Admission(False, "too_large")
-        own = [entry for entry in self._entries.values() if entry.job.owner == job.owner]
-        if limits.jobs is not None and len(own) + self._desk.arriving(job.owner) >= limits.jobs:
-            return Admission(False, "too_many_jobs", self._look().one_ends_after_s(own))
-        spent = self._desk.usage.spent(job.owner)
-        if limits.tokens_per_day is not None and spent + job.work.tokens > limits.tokens_per_day:
-            return Admission(False, "quota", until_tomorrow_s(time.time()))
-        # Itself included, those that are being admitted will wait.
-        if len(self._line) + len(self._desk) > self._limit:
-            return Admission(False, "queue_full", self._look().room_after_s())
-        return None
 
     def _admitted(self, job: Job) -> None:
         self._enter(job, None)
@@ -246,7 +239,7 @@ class Broker:
             self._throughput.begin(time.monotonic())
             self._traces.queued(entry.job, entry.waits_since)
             if control.attempts == 0:
-                self._metrics.wait.observe(_age_s(job_id))
+                self._metrics.wait.observe(age_s(job_id))
             try:
                 async with aclosing(self._dispatch(job_id, control.attempts + 1)) as told:
                     async for progress in told:
@@ -256,7 +249,7 @@ class Broker:
                 log.warning("attempt died", extra={"job": job_id, "error": str(error)[:300]})
                 self._metrics.died()
                 await asyncio.sleep(RETRY_S)
-            wanted = await asyncio.to_thread(self._may_go_on, job_id)
+            wanted = await asyncio.to_thread(may_go_on, self._store, job_id)
             outcome = None if wanted else await asyncio.to_thread(self._store.outcome, job_id)
         finally:
             entry.attempt, entry.leaving, entry.told = None, False, False
@@ -274,7 +267,7 @@ class Broker:
         before, units = entry.load().tokens, entry.units
         entry.progress = progress
         if progress.units_done and not units and not entry.job.extended_from:
-            self._metrics.first_frame.observe(_age_s(entry.job.id))
+            self._metrics.first_frame.observe(age_s(entry.job.id))
         # What a new attempt makes again was not undone.
         self._throughput.done(max(0.0, before - entry.load().tokens), time.monotonic())
         entry.wake()
@@ -282,16 +275,6 @@ class Broker:
         if entry.leaving and not entry.told:
             entry.told = True
             self._start(asyncio.to_thread(self._store.pause, entry.job.id))
-
-    def _may_go_on(self, job_id: str) -> bool:
-        control = self._store.control(job_id)
-        if control.ended or not self._store.has(job_id):
-            return False
-        if control.attempts == 0 or self._store.tries(job_id, control.attempts) < TRIES:
-            return True
-        message = f"The server failed {TRIES} times at the same place of this video."
-        self._store.end(job_id, VideoError(code="server_error", message=message))
-        return False
 
     async def _end(self, job_id: str, error: VideoError) -> None:
         outcome = await asyncio.to_thread(self._store.end, job_id, error)
@@ -319,14 +302,6 @@ class Broker:
             self._seen = outlook(now, self._running(), waiting, self._slots, self._throughput.per_second)
         return self._seen
 
-    async def _sweep(self) -> None:
-        """Forget videos whose time is over, again and again."""
-        while True:
-            for job_id in await asyncio.to_thread(lambda: list(self._store.expired(time.time()))):
-                await asyncio.to_thread(self._store.delete, job_id)
-                log.info("video expired", extra={"job": job_id})
-            await asyncio.sleep(SWEEP_S)
-
     async def _tell_gauges(self) -> None:
         while True:
             self._metrics.queue.set(len(self._line))
@@ -337,8 +312,3 @@ class Broker:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _age_s(job_id: str) -> float:
-    """Seconds since a job was asked for."""
-    return max(0.0, time.time() - created_ms(job_id) / 1000)

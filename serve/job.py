@@ -132,6 +132,11 @@ def created_ms(job_id: str) -> int:
     return int(job_id.removeprefix("video_")[:12], 16)
 
 
+def age_s(job_id: str) -> float:
+    """Seconds since a job was asked for."""
+    return max(0.0, time.time() - created_ms(job_id) / 1000)
+
+
 def video_of(
     job: Job, progress: Progress | None, outcome: Outcome | None, *, keep_s: float | None = None, url: str | None = None
 ) -> Video:

@@ -181,7 +181,8 @@ class Gateway:
         store, scheduler = store_of(spec), RemoteBroker(broker)
         traces = open_traces(spec.traces, "gateway")
         new = NewVideos(model, store, scheduler, spec.limits, rewriter, spec.remote, judge, traces)
-        access = Access(KeyRing(spec.key_ring) if spec.key_ring else None, spec.limits.per_key)
+        ring = KeyRing(spec.key_ring) if spec.key_ring else None
+        access = Access(ring, spec.limits.per_key, spec.gateways)
         self._app = create_app(new, Endpoint(store, scheduler, spec.limits, judge), access, spec.origins)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -67,10 +67,8 @@ class KeyLimits(Options):
     """What one API key may ask for; there is no limit where none is given."""
 
     jobs: int | None = Field(default=None, ge=1, description="Jobs that have not ended")
-    requests_per_minute: int | None = Field(default=None, ge=1, description="Of any kind, to one gateway")
-    streams: int | None = Field(
-        default=None, ge=1, description="Connections to one gateway that watch videos, or events about them"
-    )
+    requests_per_minute: int | None = Field(default=None, ge=1, description="Of any kind")
+    streams: int | None = Field(default=None, ge=1, description="Connections that watch videos, or events about them")
     tokens_per_day: int | None = Field(
         default=None,
         ge=1,
@@ -151,6 +149,9 @@ class ServeSpec(Options):
     )
     host: str = Field(default="127.0.0.1", description="Address that the endpoint listens at")
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free one")
+    gateways: int = Field(
+        default=1, ge=1, description="Processes that answer HTTP; each allows a key its share of requests and streams"
+    )
     sampler: SamplerOptions = SamplerOptions()
     text: TextOptions = TextOptions()
     limits: Limits = Limits()

@@ -128,6 +128,7 @@ class Worker:
             raise
         finally:
             del self._running[job_id]
+            self._tools.metrics.cache.set(self.engine.cache_bytes)
             attempt.progress.close()
             # What was being written when somebody deleted the job is deleted as well.
             if not await asyncio.to_thread(self._store.has, job_id):

@@ -2,12 +2,16 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 from hands import make
 from waiting import until
 
 from rayramid.serve.admission import Admission, Capacity
-from rayramid.serve.outlook import FIRST_GUESS_S
+from rayramid.serve.entry import Entry
+from rayramid.serve.outlook import FIRST_GUESS_S, outlook
+from rayramid.serve.refusals import Situation, refusal
+from rayramid.serve.spec import KeyLimits
 
 
 def test_a_full_queue_says_when_to_come_back(store, new_job):
@@ -68,3 +72,27 @@ def test_submitting_again_changes_nothing(store, new_job):
         assert workers.attempts == [(job.id, 1)]
 
     asyncio.run(scenario())
+
+
+def test_what_no_waiting_would_change_is_said_before_what_it_would(new_job):
+    job, now = new_job(), 86400.0 - 100
+    met = Situation(
+        capacity=Capacity(cache_tokens=job.work.cached_tokens),
+        own=[Entry(new_job(), None)],
+        arriving=1,
+        spent=1,
+        waiting=9,
+        queue_limit=8,
+    )
+    limits = KeyLimits(jobs=2, tokens_per_day=job.work.tokens)
+
+    def said(met, limits):
+        admission = refusal(job, limits, met, lambda: outlook(0.0, [], [], 1, None), now)
+        return (admission.reason, admission.retry_after_s) if admission else None
+
+    assert said(replace(met, capacity=Capacity(job.work.cached_tokens - 1)), limits) == ("too_large", 0)
+    assert said(met, limits) == ("too_many_jobs", FIRST_GUESS_S)
+    assert said(replace(met, arriving=0), limits) == ("quota", 100)
+    assert said(replace(met, arriving=0, spent=0), limits) == ("queue_full", FIRST_GUESS_S)
+    assert said(replace(met, arriving=0, spent=0, waiting=8), limits) is None
+    assert said(replace(met, capacity=None, waiting=8), KeyLimits()) is None

@@ -6,8 +6,9 @@ from waiting import until
 
 from rayramid.models import storage
 from rayramid.serve import broker as broker_module
+from rayramid.serve import expiry
 from rayramid.serve.admission import Capacity
-from rayramid.serve.broker import TRIES
+from rayramid.serve.retries import TRIES
 
 
 def test_jobs_run_in_turn_as_slots_become_free(store, new_job):
@@ -186,7 +187,7 @@ def test_draining_lets_jobs_leave_off_and_begins_nothing(store, new_job):
 
 
 def test_expired_videos_are_swept(store, new_job, monkeypatch):
-    monkeypatch.setattr(broker_module, "SWEEP_S", 0.05)
+    monkeypatch.setattr(expiry, "SWEEP_S", 0.05)
     store.keep_s = 1.0
 
     async def scenario():

@@ -6,9 +6,11 @@ import time
 import httpx
 import openai
 import pytest
+from starlette.requests import Request
 
 from rayramid.models import storage
-from rayramid.serve.access import Pace
+from rayramid.serve.access import Access, Pace
+from rayramid.serve.errors import ApiError
 from rayramid.serve.keys import KeyRing
 from rayramid.serve.spec import KeyLimits, Limits
 from rayramid.serve.usage import Usage
@@ -282,6 +284,27 @@ def test_a_bucket_of_requests_fills_as_time_passes():
     assert pace.step(2, 29.0) == 1
     assert [pace.step(2, 30.0), pace.step(2, 30.0)] == [0, 30]
     assert [pace.step(2, 1000.0) for _ in range(3)] == [0, 0, 30]
+
+
+def test_a_bucket_that_fills_with_less_than_a_request_per_minute_lets_one_through_in_time():
+    pace = Pace()
+    assert [pace.step(0.5, now) for now in (0.0, 0.0, 119.0, 120.0, 120.0)] == [0, 120, 1, 0, 120]
+
+
+def test_each_of_several_gateways_allows_its_share_of_requests_and_connections(ring):
+    _, secret = ring.create("alice", KeyLimits(requests_per_minute=5, streams=5))
+    request = Request({"type": "http", "headers": [(b"authorization", f"Bearer {secret}".encode())]})
+
+    async def scenario():
+        access = Access(ring, NONE, gateways=2)
+        callers = [await access.caller(request) for _ in range(2)]
+        with pytest.raises(ApiError) as refused:
+            await access.caller(request)
+        return callers, refused.value
+
+    callers, refused = asyncio.run(scenario())
+    assert [caller.limits.streams for caller in callers] == [3, 3]
+    assert (refused.status, refused.headers["Retry-After"]) == (429, "12")
 
 
 def test_a_days_tokens_are_counted_over_restarts_and_deletions_but_repeats_cost_nothing(endpoint, ring, store):
