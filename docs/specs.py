@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
 from pydantic import AfterValidator, BaseModel
+from pydantic.fields import FieldInfo
 
 from rayramid.models import storage
 from rayramid.platform.spec import KINDS, spec_model
@@ -108,6 +109,8 @@ def meaning(part: Section, name: str) -> str:
     described = [field.description, *(_attributes(each).get(name) for each in part.model.__mro__)]
     described += [(inner.__doc__ or "").partition("\n")[0] for inner in _models(field.annotation)]
     text = next(filter(None, described), "")
+    # Keys are written in YAML, whose word for None is null.
+    text = re.sub(r"\bNone\b", "null", text)
     if text[1:2].islower():
         text = text[:1].lower() + text[1:]
     return text.rstrip(".").replace("|", "\\|")
@@ -122,6 +125,7 @@ def _attributes(model: type) -> dict[str, str]:
 
 def _type(annotation: Any, metadata: list[Any], anchors: dict[type[BaseModel], str]) -> str:
     """What a value may be, in words."""
+    metadata = [each for outer in metadata for each in (outer.metadata if isinstance(outer, FieldInfo) else [outer])]
     bounds = "".join(_bounds(metadata))
     checks = [each.func for each in metadata if isinstance(each, AfterValidator)]
     if storage.absolute in checks:
