@@ -165,8 +165,8 @@ class ServeSpec(Options):
     )
     traces: Literal["otlp"] | Location | None = Field(
         default=None,
-        description="OpenTelemetry's spans of requests: `otlp` sends them to the collector that "
-        "OTEL_EXPORTER_OTLP_ENDPOINT names; a folder gets a file of JSON lines per process; none when left out",
+        description="Where OpenTelemetry's spans of requests go: `otlp` is the collector that "
+        "OTEL_EXPORTER_OTLP_ENDPOINT names, a folder gets a file of JSON lines per process; nowhere when left out",
     )
     keep_hours: float | None = Field(
         default=None, gt=0, description="Ended jobs are deleted with their videos after so long; never when left out"
