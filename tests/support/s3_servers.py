@@ -33,6 +33,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)  # closing alone wakes no thread that accepts
         self.listener.close()
 
     def _accept(self) -> None:
