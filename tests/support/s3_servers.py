@@ -57,7 +57,9 @@ class Proxy:
                     pass
                 return
             with closing(socket.create_connection(self.target)) as server:
-                up = threading.Thread(target=_copy, args=(client, server, 100_000 if fault == "cut upload" else None))
+                limit = 100_000 if fault == "cut upload" else None
+                # A daemon: pytest's own idle connections keep it waiting for ever.
+                up = threading.Thread(target=_copy, args=(client, server, limit), daemon=True)
                 up.start()
                 _copy(server, client, {"cut answer": 100_000, "lose answer": 0}.get(fault))
                 up.join()
