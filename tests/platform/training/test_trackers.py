@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from clock import wait_for_another_second
+from clock import wait_for_another_second, wait_until
 
 from rayramid.models.errors import UserError
 from rayramid.platform.training.metrics import Metrics, read_metrics
@@ -82,6 +82,7 @@ def test_wandb_hears_everything_once_under_one_run(tmp_path):
 
     (name,) = {file.name for file in output.glob("wandb/offline-run-*/run-*.wandb")}
     assert name == f"run-{json.loads((output / 'trackers.json').read_text())['ids']['wandb']}.wandb"
+    wait_until(lambda: any(row["step"] == 6 for row in wandb_rows(output)))
     rows = list(wandb_rows(output))
     assert [(row["step"], row["loss"], row["stages/0/1"]) for row in rows if "loss" in row] == [
         (step, step, 0.5) for step in range(1, 7)
@@ -108,6 +109,7 @@ def test_a_killed_process_leaves_a_run_that_goes_on(tmp_path, monkeypatch):
     client = mlflow.MlflowClient(tracking_uri=store)
     steps = [metric.step for metric in client.get_metric_history(ids["mlflow"], "loss")]
     assert sorted(steps) == [1, 2, 3, 4, 5, 6]
+    wait_until(lambda: any(row["step"] == 6 for row in wandb_rows(output)))
     rows = list(wandb_rows(output))
     assert len({row["step"] for row in rows if "loss" in row}) == len([row for row in rows if "loss" in row])
     assert {file.stem for file in output.glob("wandb/offline-run-*/run-*.wandb")} == {f"run-{ids['wandb']}"}
@@ -169,6 +171,8 @@ def wandb_records(data: bytes):
             at += 32768 - at % 32768
             continue
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        if at + 7 + length > len(data):
+            return
         whole += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clock import wait_for_another_second
+from clock import wait_for_another_second, wait_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rayramid.models import storage
@@ -116,8 +116,10 @@ def test_a_late_record_is_written_once_and_its_videos_are_shown(tmp_path, monkey
     (tracked,) = client.search_runs([client.get_experiment_by_name("rayramid").experiment_id])
     (video,) = client.list_artifacts(tracked.info.run_id, "videos/prompt-0/step-00000002")
     assert video.path.endswith(".mp4")
-    (kept,) = (tmp_path / "late").glob("wandb/offline-run-*/files/media/videos/videos/*.mp4")
-    assert kept.read_bytes() == (tmp_path / "prompt-0.mp4").read_bytes()
+    shown = (tmp_path / "prompt-0.mp4").read_bytes()
+    kept = "wandb/offline-run-*/files/media/videos/videos/*.mp4"
+    wait_until(lambda: shown in [file.read_bytes() for file in (tmp_path / "late").glob(kept)])
+    assert [file.read_bytes() for file in (tmp_path / "late").glob(kept)] == [shown]
 
 
 def test_curves_show_one_value_per_step_after_a_restart(tmp_path):
