@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,9 +48,10 @@ def work(root: str, run: str, job: Job, shard: Shard, items: Sequence[Item]) -> 
         return committed
     started = time.monotonic()
     attempt, killers = receipts.begin(root, shard.job, shard.shard_id, run)
+    about = {"run": run, "job": shard.job, "shard": shard.shard_id}
     with closing(Scratch()) as scratch:
         path = scratch.path / "shard.parquet"
-        done = _write(path, job, items, attempt, killers)
+        done = _write(path, job, items, attempt, killers, about)
         file = f"{job_folder(shard.job, items[0].row)}/{shard.shard_id}-{attempt.number}.parquet"
         storage.upload(path, storage.join(root, file))
         receipt = Receipt(
@@ -66,7 +67,7 @@ def work(root: str, run: str, job: Job, shard: Shard, items: Sequence[Item]) -> 
             failures=tuple(done.failures),
             facts=done.facts,
         )
-    log.info("shard written", extra={"job": shard.job, "shard": shard.shard_id, "rows": receipt.rows, "ok": receipt.ok})
+    log.info("shard written", extra={**about, "rows": receipt.rows, "ok": receipt.ok})
     return receipts.commit(root, receipt)
 
 
@@ -77,12 +78,14 @@ class _Written:
     facts: dict[str, dict[str, object]]
 
 
-def _write(path: Path, job: Job, items: Sequence[Item], attempt: Attempt, killers: set[str]) -> _Written:
+def _write(
+    path: Path, job: Job, items: Sequence[Item], attempt: Attempt, killers: set[str], about: Mapping[str, str]
+) -> _Written:
     schema = pa.schema([*OUTCOME, *job.columns_out], metadata=job.columns_out.metadata)
     writer = LatentWriter(path, schema, job.rows_per_group(items[0].row))
     written = _Written(0, [], {})
     facts: list[tuple[str, Row]] = []
-    for done in _all_done(job, items, attempt, killers):
+    for done in _all_done(job, items, attempt, killers, about):
         failure = done.failure
         if failure is None:
             rows = [{"item_id": done.item.item_id, "status": "ok", **row} for row in done.rows]
@@ -102,7 +105,9 @@ def _write(path: Path, job: Job, items: Sequence[Item], attempt: Attempt, killer
     return written
 
 
-def _all_done(job: Job, items: Sequence[Item], attempt: Attempt, killers: set[str]) -> Iterator[Done]:
+def _all_done(
+    job: Job, items: Sequence[Item], attempt: Attempt, killers: set[str], about: Mapping[str, str]
+) -> Iterator[Done]:
     # After a death rows go one by one, so that the next note names a single suspect.
     size = job.batch if attempt.number == 1 else 1
     for start in range(0, len(items), size):
@@ -112,19 +117,19 @@ def _all_done(job: Job, items: Sequence[Item], attempt: Attempt, killers: set[st
             yield Done(batch[0], [], _failure(batch[0], "Quarantined", message, attempt.number))
             continue
         attempt.note([item.item_id for item in batch])
-        yield from _do(job, batch, attempt.number)
+        yield from _do(job, batch, attempt.number, about)
     attempt.note([])
 
 
-def _do(job: Job, batch: Sequence[Item], attempt: int) -> Iterator[Done]:
+def _do(job: Job, batch: Sequence[Item], attempt: int, about: Mapping[str, str]) -> Iterator[Done]:
     try:
         results = job([item.row for item in batch])
     except Exception as error:  # the documented boundary: whatever a row does, it fails alone
         if len(batch) > 1:
             for item in batch:
-                yield from _do(job, [item], attempt)
+                yield from _do(job, [item], attempt, about)
             return
-        log.warning("row failed", exc_info=True, extra={"item": batch[0].item_id})
+        log.warning("row failed", exc_info=True, extra={**about, "item": batch[0].item_id})
         kind = f"DecodeError: {error.reason}" if isinstance(error, DecodeError) else type(error).__name__
         yield Done(batch[0], [], _failure(batch[0], kind, str(error), attempt))
     else:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rayramid.models.errors import UserError
+from rayramid.platform.logs import ray_logging
 
 OBJECT_STORE_BYTES = 300 * 1024**2
 
@@ -55,7 +56,7 @@ def connect(address: str | None = None) -> Iterator[Cluster]:
     address = address or os.environ.get("RAY_ADDRESS")
     if address:
         try:
-            context = ray.init(address=address, logging_level=logging.WARNING)
+            context = ray.init(address=address, logging_level=logging.WARNING, logging_config=ray_logging())
         except ConnectionError as error:
             raise UserError(f"no Ray cluster answers at {address}: {str(error).splitlines()[0]}") from None
         try:
@@ -71,6 +72,7 @@ def connect(address: str | None = None) -> Iterator[Cluster]:
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             logging_level=logging.WARNING,
+            logging_config=ray_logging(),
             log_to_driver=False,
             _temp_dir=str(temp),
         )

@@ -12,6 +12,8 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from rayramid.platform import logs
+
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
 SECONDS_BETWEEN_LINES = 10.0
@@ -19,7 +21,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def say(message: str) -> None:
     """One line of what the program is doing."""
-    err.print(message, markup=False)
+    err.print(logs.line(message) if logs.are_json() else message, markup=False)
 
 
 def result(message: str) -> None:
@@ -48,8 +50,8 @@ class Update(Protocol):
 
 @contextmanager
 def progress() -> Iterator[Update]:
-    """Bars on stderr, one per name; lines now and then where stderr is no terminal."""
-    if err.is_terminal:
+    """Bars on stderr, one per name; lines now and then where stderr is no terminal or lines are JSON."""
+    if err.is_terminal and not logs.are_json():
         with _bars() as update:
             yield update
     else:
@@ -93,6 +95,9 @@ def _lines() -> Update:
         now = time.monotonic()
         if done >= total or now - shown.get(name, -math.inf) >= SECONDS_BETWEEN_LINES:
             shown[name] = now
+            if logs.are_json():
+                err.print(logs.line("progress", of=name, done=done, total=total, note=note), markup=False)
+                return
             say(f"     {name:<8} {done}/{total} {note}".rstrip())
 
     return update

@@ -109,7 +109,7 @@ class Course(ABC, Generic[Work]):
         checkpoints.load(self.folder, newest, tensors, alone=self.ranks.world == 1)
         self.state.restore(tensors, newest.step, newest.skipped)
         self.resumed = newest
-        log.info("resumed at step %d", newest.step, extra={"workers_before": newest.workers})
+        log.info("resumed at step %d", newest.step, extra={"step": newest.step, "workers_before": newest.workers})
 
     def position(self) -> Checkpoint:
         """What a checkpoint of the present state says of itself."""

@@ -103,11 +103,11 @@ class Saver:
             checkpoints.save(self._folder, staged, checkpoint, self._group)
         except UserError as problem:
             if self._ranks.is_first:
-                log.warning("no checkpoint of step %d: %s", checkpoint.step, problem)
+                log.warning("no checkpoint of step %d: %s", checkpoint.step, problem, extra={"step": checkpoint.step})
                 self._remove(lambda: checkpoints.discard(self._folder, checkpoint.data))
             raise
         if self._ranks.is_first:
-            log.info("checkpoint of step %d written", checkpoint.step)
+            log.info("checkpoint of step %d written", checkpoint.step, extra={"step": checkpoint.step})
             self._on_committed(checkpoint.step)
             keep_last, keep_every = self._settings.keep_last, self._settings.keep_every
             self._remove(lambda: checkpoints.prune(self._folder, keep_last, keep_every))

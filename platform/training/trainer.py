@@ -22,6 +22,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, Work
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayramid.models.errors import UserError
+from rayramid.platform.logs import Fields
 from rayramid.platform.spec import spec_model
 from rayramid.platform.training.beside import VideoTasks
 from rayramid.platform.training.board import Board, Room
@@ -184,6 +185,8 @@ def _worker(config: dict[str, Any]) -> bool:
     if not spec.workers.gpus:
         torch.set_num_threads(spec.workers.cpus)
     ranks = Ranks.here(ray.train.torch.get_device())
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Fields(run=spec.output, rank=ranks.rank))
     if ranks.is_first:
         logging.getLogger("rayramid").addHandler(_ToDriver(board))
         board.begin.remote(ranks.world)
