@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rayramid.models.errors import UserError
 from rayramid.platform.commands.options import AsJson
 from rayramid.platform.console import emit_json, result
 
@@ -60,6 +61,9 @@ def export(
     target: Target,
     weights: Annotated[Trained, typer.Option(help="Of a checkpoint: the average, or as trained.")] = Trained.ema,
     dtype: Annotated[Format | None, typer.Option(help="Of a checkpoint: the number format to store.")] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Of a run with lora: its adapter alone, in peft's layout.")
+    ] = False,
 ) -> None:
     """Write a model folder from a training run's checkpoint, or a model folder in the released layout.
 
@@ -76,8 +80,14 @@ def export(
         return
     import torch
 
-    from rayramid.platform.training.export import export_checkpoint
+    from rayramid.platform.training.export import export_adapter, export_checkpoint
 
+    if adapter:
+        if dtype is not None:
+            raise UserError("--dtype is of whole models; an adapter is kept as it was trained")
+        checkpoint = export_adapter(storage.absolute(source), target, weights.value)
+        result(f"{target}: step {checkpoint.step}, {weights.value} weights of the adapter")
+        return
     stored = None if dtype is None else getattr(torch, dtype.value)
     checkpoint = export_checkpoint(storage.absolute(source), target, weights.value, stored)
     result(f"{target}: step {checkpoint.step}, {weights.value} weights")

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from rayramid.models import storage
 from rayramid.models.card import VAE_STRIDE, ModelCard
@@ -12,6 +13,7 @@ from rayramid.models.checkpoint import save_model
 from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
 from rayramid.models.importers.release import preset_of
+from rayramid.models.lora import save_adapter
 from rayramid.models.text import cast_text
 from rayramid.models.vae.io import load_vae
 from rayramid.platform.training import checkpoint as checkpoints
@@ -43,6 +45,32 @@ def export_checkpoint(
     if checkpoint.spec["kind"] != "train":
         raise UserError(f"{source}: holds a run of kind '{checkpoint.spec['kind']}', which is exported at its end")
     export(TrainSpec.model_validate(checkpoint.spec), target, weights, source, dtype)
+    return checkpoint
+
+
+def export_adapter(source: str, target: str, weights: Weights = "ema") -> Checkpoint:
+    """Exports the adapter alone of a run with `lora`, as peft writes one, to be served or merged over its base.
+
+    Raises:
+        UserError: there is no such checkpoint, or it has no adapter.
+    """
+    folder, checkpoint = checkpoints.find(source)
+    spec = TrainSpec.model_validate(checkpoint.spec) if checkpoint.spec["kind"] == "train" else None
+    if spec is None or spec.lora is None:
+        raise UserError(f"{source}: the run trained no adapter; leave --adapter out to export the whole model")
+    dit = DiT(configure(spec.model)[0])
+    adapt(dit, spec.lora)
+    tensors = _read(dit, weights, folder, checkpoint)
+    config = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": spec.model.start,
+        "r": spec.lora.rank,
+        "lora_alpha": spec.lora.alpha,
+        "target_modules": sorted({name.partition(".lora_")[0] for name in tensors}),
+        "bias": "none",
+    }
+    # "default" is what peft calls an adapter without a name.
+    save_adapter(target, {name.replace(".default.", "."): each for name, each in tensors.items()}, config)
     return checkpoint
 
 
@@ -94,10 +122,7 @@ def trained(spec: TrainSpec, weights: Weights = "ema", source: str | None = None
     config, pyramid, started = configure(spec.model)
     dit = DiT(config) if spec.lora is None else build(spec.model, spec.seed, torch.float32)[0]
     adapters = None if spec.lora is None else adapt(dit, spec.lora)
-    part = {"ema": "ema", "raw": "model"}[weights]
-    tensors = {name: torch.empty_like(weight) for name, weight in dit.named_parameters() if weight.requires_grad}
-    checkpoints.load(folder, checkpoint, {part: tensors}, alone=True)
-    dit.load_state_dict(tensors, strict=False)
+    dit.load_state_dict(_read(dit, weights, folder, checkpoint), strict=False)
     if adapters is not None:
         adapters.merge_and_unload()
     datasets = open_datasets(spec)
@@ -120,6 +145,14 @@ def trained(spec: TrainSpec, weights: Weights = "ema", source: str | None = None
         step=checkpoint.step,
     )
     return card, dit, datasets
+
+
+def _read(dit: DiT, weights: Weights, folder: str, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """What a checkpoint holds of the parameters that train."""
+    part = {"ema": "ema", "raw": "model"}[weights]
+    tensors = {name: torch.empty_like(weight) for name, weight in dit.named_parameters() if weight.requires_grad}
+    checkpoints.load(folder, checkpoint, {part: tensors}, alone=True)
+    return tensors
 
 
 def recommended(sampling: Sampling, started: ModelCard | None, levels: int) -> dict[str, Any]:

@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftConfig
 from pydantic import ValidationError
 
 from rayramid.models.checkpoint import load_model
 from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
+from rayramid.models.lora import merge_adapter
 from rayramid.models.objective import TrainingClip, training_pack
 from rayramid.models.presets import preset
 from rayramid.models.pyramid import Pyramid
 from rayramid.platform.training import lora as lora_module
 from rayramid.platform.training.checkpoint import find
-from rayramid.platform.training.export import export
+from rayramid.platform.training.export import export, export_adapter
 from rayramid.platform.training.loop import Run, run
 from rayramid.platform.training.lora import adapt, check_lora
 from rayramid.platform.training.metrics import read_metrics
@@ -120,6 +122,15 @@ def test_a_run_trains_and_saves_adapters_alone_and_exports_an_ordinary_model(spe
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     adapted = re.compile(r"(double|single)_blocks\..*(qkv|out|mlp\.up|mlp\.down|mlp_in)\.weight")
     assert changed == set(filter(adapted.fullmatch, before))
+
+    # The adapter alone, merged without peft, makes the same model; peft itself takes it too.
+    adapter = str(tmp_path / "adapter")
+    export_adapter(tuned.output, adapter)
+    merged = load_model(start).dit
+    merge_adapter(merged, adapter)
+    for name, weight in merged.state_dict().items():
+        torch.testing.assert_close(weight, after[name], rtol=1e-6, atol=1e-7)
+    assert PeftConfig.from_pretrained(adapter).r == 2
 
     # What is exported is what was trained: the average, beside the weights.
     here.resume()
