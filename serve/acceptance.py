@@ -12,22 +12,18 @@ from rayramid.serve.wire import CreateVideo, Errand, ExtendVideo, RemixVideo
 
 
 class Acceptance:
-    """Turns requests into jobs of one model."""
+    """Turns requests into jobs, each of the model that it is given."""
 
-    def __init__(self, model: Model, limits: Limits) -> None:
-        self._model = model
+    def __init__(self, limits: Limits) -> None:
         self._limits = limits
 
-    def creation(self, request: CreateVideo, job_id: str, owner: str, *, image: bool) -> Job:
+    def creation(self, request: CreateVideo, model: Model, job_id: str, owner: str, *, image: bool) -> Job:
         """A new video.
 
         Raises:
             ApiError: 400 that names the parameter and what is allowed.
         """
-        if request.model not in (None, self._model.name):
-            message = f"The model {request.model!r} is not served here; use {self._model.name!r} or leave it out."
-            raise bad_request(message, "model", "model_not_found")
-        if image and self._model.card.frames_per_unit is None:
+        if image and model.card.frames_per_unit is None:
             raise bad_request(
                 "This model makes a whole video at once; it can't begin with a picture.", "input_reference"
             )
@@ -35,7 +31,7 @@ class Acceptance:
         self._check_lengths(request, request.prompt, request.negative_prompt)
         try:
             brief = write_brief(
-                self._model.card,
+                model.card,
                 request.prompt,
                 size=parse_size(request.size) if request.size is not None else None,
                 seconds=request.seconds,
@@ -55,20 +51,19 @@ class Acceptance:
                 f"{self._limits.pixels} pixels that are allowed."
             )
             raise bad_request(message, "size")
-        return self._job(request, job_id, owner, brief, given=int(image))
+        return self._job(request, model, job_id, owner, brief, given=int(image))
 
-    def remix(self, request: RemixVideo, job_id: str, owner: str, source: Job) -> Job:
+    def remix(self, request: RemixVideo, model: Model, job_id: str, owner: str, source: Job) -> Job:
         """The same noise, size, length and settings with another prompt, which keeps much of the composition.
 
         Raises:
-            ApiError: 400 for a schedule that does not fit, or the video of another model.
+            ApiError: 400 for a schedule that does not fit.
         """
-        self._check_version(source)
         self._check_lengths(request, request.prompt)
         brief = source.brief
         try:
             renewed = write_brief(
-                self._model.card,
+                model.card,
                 request.prompt,
                 size=(brief.width, brief.height),
                 seconds=brief.frames / brief.fps,
@@ -78,15 +73,18 @@ class Acceptance:
             raise bad_request(str(error), error.param) from error
         brief = replace(brief, prompt=request.prompt, later_prompts=renewed.later_prompts)
         # An extended video's latents are its own: its remix is made from the start.
-        return self._job(request, job_id, owner, brief, given=int(source.image)).model_copy(
+        return self._job(request, model, job_id, owner, brief, given=int(source.image)).model_copy(
             update={"remixed_from": source.id}
         )
 
-    def extension(self, request: ExtendVideo, job_id: str, owner: str, source: Job, prompts: Prompts) -> Job:
+    def extension(
+        self, request: ExtendVideo, model: Model, job_id: str, owner: str, source: Job, prompts: Prompts
+    ) -> Job:
         """A finished video with more behind it.
 
         Args:
             request: what the client asks for.
+            model: that made the finished video.
             job_id: of the new job.
             owner: of the new job.
             source: the finished video.
@@ -95,7 +93,6 @@ class Acceptance:
         Raises:
             ApiError: 400 that names the parameter.
         """
-        self._check_version(source)
         self._check_seconds(request.seconds)
         self._check_lengths(request, request.prompt)
         (_, first), *later = prompts
@@ -105,14 +102,14 @@ class Acceptance:
             longer = extended(brief, request.seconds, prompt, _pairs(request))
         except BriefError as error:
             raise bad_request(str(error), error.param) from error
-        return self._job(request, job_id, owner, longer, given=brief.latents).model_copy(
+        return self._job(request, model, job_id, owner, longer, given=brief.latents).model_copy(
             update={"extended_from": source.id, "asked": source.asked}
         )
 
-    def _job(self, request: Errand, job_id: str, owner: str, brief: Brief, *, given: int) -> Job:
+    def _job(self, request: Errand, model: Model, job_id: str, owner: str, brief: Brief, *, given: int) -> Job:
         now = time.time()
         work = workload(
-            self._model.config,
+            model.config,
             brief.latents,
             brief.latent_size,
             brief.steps,
@@ -123,8 +120,8 @@ class Acceptance:
             id=job_id,
             created_at=int(now),
             owner=owner,
-            model=self._model.name,
-            model_version=self._model.version,
+            model=model.name,
+            model_version=model.version,
             brief=brief,
             given=given,
             work=work,
@@ -142,11 +139,6 @@ class Acceptance:
         check_lengths(self._limits, prompt=prompt, negative_prompt=negative)
         for each in request.prompt_schedule:
             check_lengths(self._limits, prompt_schedule=each.prompt)
-
-    def _check_version(self, source: Job) -> None:
-        if source.model_version != self._model.version:
-            message = f"{source.id} was made by version {source.model_version} of the model, which is not served here."
-            raise bad_request(message, "video", "model_changed")
 
 
 def check_lengths(limits: Limits, **prompts: str | None) -> None:

@@ -7,12 +7,15 @@ import time
 import httpx
 import ray
 from ray import serve
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
-from rayramid.serve.replicas import BrokerReplica, Gateway, Sampler, Text, model_of
+from rayramid.serve.autoscaling import Backlog
+from rayramid.serve.releases import Releases, versions_of
+from rayramid.serve.replicas import BrokerReplica, Gateway, Sampler, Text
 from rayramid.serve.safety import resolve
-from rayramid.serve.spec import ServeSpec
+from rayramid.serve.spec import AutoscalingOptions, ServeSpec
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +25,20 @@ LIGHT_CPUS = 0.05
 STREAMS = 1000
 READY_S = 120.0
 DRAIN_S = 60.0
+# Over which Serve averages what samplers report; more than the time between two reports.
+LOOK_BACK_S = 15.0
 
 
 def application(spec: ServeSpec) -> serve.Application:
-    """The deployments of an endpoint, bound to each other."""
-    model = model_of(spec)
+    """The deployments of an endpoint, bound to each other; what the spec names is released in the store.
+
+    Raises:
+        UserError: no model is where the spec says.
+    """
+    versions, releases = versions_of(spec), Releases(spec.store)
+    for name, version in versions.items():
+        releases.follow_spec(name, version)
+    names = tuple(versions)
     # Work that a stopped replica leaves is taken up from the store, so nothing waits long for it; `stop` lets it leave
     # off at its units' edges before.
     options = {
@@ -39,19 +51,33 @@ def application(spec: ServeSpec) -> serve.Application:
         ray_actor_options={"num_cpus": spec.text.num_cpus, "num_gpus": spec.text.num_gpus},
         max_ongoing_requests=STREAMS,
         **options,
-    ).bind(spec)
+    ).bind(spec, names)
+    scaling = spec.sampler.autoscaling
     sampler = serve.deployment(
         Sampler,
-        num_replicas=spec.sampler.replicas,
+        num_replicas=None if scaling else spec.sampler.replicas,
+        autoscaling_config=autoscaling_config(scaling) if scaling else None,
         ray_actor_options={"num_cpus": spec.sampler.num_cpus, "num_gpus": spec.sampler.num_gpus},
         # A few more than run, so that questions about readiness pass.
         max_ongoing_requests=spec.sampler.max_sessions + 4,
         **options,
-    ).bind(spec, model, text)
+    ).bind(spec, names, text)
     light = {"ray_actor_options": {"num_cpus": LIGHT_CPUS}, "max_ongoing_requests": STREAMS, **options}
     broker = serve.deployment(BrokerReplica, name="Broker", **light).bind(spec, sampler)
     gateway = serve.deployment(serve.ingress()(Gateway), name="Gateway", num_replicas=spec.gateways, **light)
-    return gateway.bind(spec, model, broker)
+    return gateway.bind(spec, names, broker)
+
+
+def autoscaling_config(options: AutoscalingOptions) -> AutoscalingConfig:
+    """What Serve is told of the sampler's bounds."""
+    return AutoscalingConfig(
+        min_replicas=options.min,
+        max_replicas=options.max,
+        upscale_delay_s=options.up_after_seconds,
+        downscale_delay_s=options.down_after_seconds,
+        look_back_period_s=LOOK_BACK_S,
+        policy=AutoscalingPolicy(policy_function=Backlog, policy_kwargs={"within_s": options.backlog_seconds}),
+    )
 
 
 def check(spec: ServeSpec) -> None:
@@ -60,7 +86,7 @@ def check(spec: ServeSpec) -> None:
     Raises:
         UserError: no model, no such safety hook, a store that can't be written, or a port that can't be taken.
     """
-    model_of(spec)
+    versions_of(spec)
     for judge in (spec.safety.prompts, spec.safety.frames):
         if judge is not None and not judge.hook.startswith("http"):
             resolve(judge.hook)
@@ -90,7 +116,7 @@ def deploy(spec: ServeSpec) -> str:
     except BaseException:
         serve.shutdown()
         raise
-    log.info("endpoint ready", extra={"url": url, "model": spec.model, "store": spec.store})
+    log.info("endpoint ready", extra={"url": url, "store": spec.store})
     return url
 
 

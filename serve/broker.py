@@ -15,7 +15,7 @@ from typing import Any
 from rayramid.serve.admission import Admission, Capacity
 from rayramid.serve.desk import Desk
 from rayramid.serve.entry import Entry
-from rayramid.serve.estimate import Throughput
+from rayramid.serve.estimate import Demand, Throughput, demand
 from rayramid.serve.expiry import forget_expired
 from rayramid.serve.job import Job, Outcome, Progress, Standing, age_s
 from rayramid.serve.line import Line, to_leave
@@ -32,7 +32,7 @@ from rayramid.serve.wire import VideoError
 log = logging.getLogger(__name__)
 
 # Runs an attempt at a job on some worker until it is over, saying how far it is, or raises because the worker died.
-Dispatch = Callable[[str, int], AsyncGenerator[Progress, None]]
+Dispatch = Callable[[Job, int], AsyncGenerator[Progress, None]]
 
 RETRY_S = 0.5
 # Watchers are told no more often.
@@ -50,7 +50,7 @@ class Broker:
     Args:
         store: where jobs live.
         dispatch: runs an attempt on a worker.
-        workers: how many there are.
+        workers: how many there are, until `staff` says otherwise.
         slots: attempts that each takes at the same time.
         queue_limit: jobs that may wait.
         webhooks: told of jobs that come and end, if users may name URLs.
@@ -71,9 +71,10 @@ class Broker:
         self._store = store
         self._dispatch = dispatch
         self._workers = workers
-        self._slots = workers * slots
+        self._slots_each = slots
         self._limit = queue_limit
-        self._capacity: Capacity | None = None
+        # Of one worker, by the version of the model.
+        self._capacities: dict[str, Capacity] = {}
         self._throughput = Throughput()
         self._line = Line()
         self._entries: dict[str, Entry] = {}
@@ -98,12 +99,24 @@ class Broker:
         self._start(self._tell_gauges())
         self._fill()
 
-    def know(self, capacity: Capacity) -> None:
-        """Learn what a worker can do."""
-        if self._capacity is None and capacity.tokens_per_second is not None:
-            self._throughput.guess = self._workers * capacity.tokens_per_second
-        self._capacity = capacity
-        self._fill()
+    def know(self, version: str, capacity: Capacity) -> None:
+        """Learn what a worker can do with a version of a model."""
+        if self._throughput.guess is None and capacity.tokens_per_second is not None:
+            self._throughput.guess = max(1, self._workers) * capacity.tokens_per_second
+        if self._capacities.get(version) != capacity:
+            self._capacities[version] = capacity
+            self._fill()
+
+    def staff(self, workers: int) -> None:
+        """Learn how many workers there are now."""
+        if workers != self._workers:
+            self._workers = workers
+            self._fill()
+
+    def demand(self) -> Demand:
+        """What is left of all jobs, for one worker."""
+        speeds = {version: each.tokens_per_second for version, each in self._capacities.items()}
+        return demand([(each.job.model_version, each.load().tokens) for each in self._entries.values()], speeds)
 
     # -- what gateways ask --------------------------------------------------------------------------------------------
 
@@ -156,7 +169,7 @@ class Broker:
 
     def _refusal(self, job: Job, limits: KeyLimits) -> Admission | None:
         met = Situation(
-            capacity=self._capacity,
+            capacity=self._capacities.get(job.model_version),
             own=[entry for entry in self._entries.values() if entry.job.owner == job.owner],
             arriving=self._desk.arriving(job.owner),
             spent=self._desk.usage.spent(job.owner),
@@ -210,7 +223,7 @@ class Broker:
             entry = self._entries[job.id]
             entry.attempt = asyncio.create_task(self._attempt(entry))
         staying = [entry.job for entry in self._running() if not entry.leaving]
-        free = self._slots - len(staying)
+        free = max(0, self._slots - len(staying))
         waiting = list(self._line.order(self._held()))
         if not self._draining:
             for job in to_leave(staying, waiting[free:]):
@@ -219,16 +232,22 @@ class Broker:
         for job in waiting:
             self._entries[job.id].wake()
 
+    @property
+    def _slots(self) -> int:
+        return self._workers * self._slots_each
+
     def _held(self) -> Counter[str]:
         """Slots by owner, without those that will be free at a unit's edge."""
         return Counter(entry.job.owner for entry in self._running() if not entry.leaving)
 
     def _fits(self, job: Job) -> bool:
         """Whether the workers have memory for one more; a worker that happens to be full lets it wait there."""
-        if self._capacity is None:
+        capacity = self._capacities.get(job.model_version)
+        if capacity is None:
             return True
-        held = sum(entry.job.work.cached_tokens for entry in self._running())
-        return held + job.work.cached_tokens <= self._workers * self._capacity.cache_tokens
+        alike = (entry.job for entry in self._running() if entry.job.model_version == job.model_version)
+        held = sum(each.work.cached_tokens for each in alike)
+        return held + job.work.cached_tokens <= self._workers * capacity.cache_tokens
 
     # -- attempts -----------------------------------------------------------------------------------------------------
 
@@ -241,7 +260,7 @@ class Broker:
             if control.attempts == 0:
                 self._metrics.wait.observe(age_s(job_id))
             try:
-                async with aclosing(self._dispatch(job_id, control.attempts + 1)) as told:
+                async with aclosing(self._dispatch(entry.job, control.attempts + 1)) as told:
                     async for progress in told:
                         self._hear(entry, progress)
             # The boundary to another process: whatever killed the attempt, the job must not be lost.

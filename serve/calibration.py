@@ -57,10 +57,12 @@ def _make(sampler: Sampler, vae: CausalVAE, brief: Brief) -> int:
 
 
 def _room(options: SamplerOptions, device: torch.device) -> int:
-    """Bytes for keys and values."""
+    """Bytes for keys and values of one model's videos."""
     if options.cache_gib is not None:
-        return int(options.cache_gib * 2**30)
-    if device.type == "cuda":
+        room = int(options.cache_gib * 2**30)
+    elif device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return int(USABLE * free)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // options.replicas
+        room = int(USABLE * free)
+    else:
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // options.most_replicas
+    return room // options.models

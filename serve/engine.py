@@ -46,9 +46,15 @@ class Engine:
     Args:
         step: one forward of the sampler; blocks, called in a thread of its own, one call at a time.
         tokens_per_step: tokens that one forward may hold; one session always fits.
+        thread: where steps are made; engines that share it take turns.
     """
 
-    def __init__(self, step: Callable[[Sequence[Session]], list[Unit]], tokens_per_step: int) -> None:
+    def __init__(
+        self,
+        step: Callable[[Sequence[Session]], list[Unit]],
+        tokens_per_step: int,
+        thread: ThreadPoolExecutor | None = None,
+    ) -> None:
         self._step = step
         self._budget = tokens_per_step
         self._seats: list[Seat] = []
@@ -56,7 +62,7 @@ class Engine:
         self._served: dict[str, int] = {}
         self._ticks = 0
         self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "step")
+        self._thread = thread or ThreadPoolExecutor(1, "step")
 
     @property
     def sessions(self) -> int:

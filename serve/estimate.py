@@ -1,8 +1,9 @@
 """When jobs will be done: how fast the endpoint works, and what that means for those that run and those that wait."""
 
 import heapq
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 HALF_LIFE_S = 30.0
@@ -48,6 +49,27 @@ class Load:
 
     steps: float
     tokens: float
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What is left of some jobs: seconds that one worker would take for them, and how many jobs that is."""
+
+    seconds: float
+    jobs: int
+
+
+def demand(jobs: Sequence[tuple[str, float]], speeds: Mapping[str, float | None]) -> Demand:
+    """How much work there is.
+
+    Args:
+        jobs: the version of the model that each needs, and the tokens that are left of it.
+        speeds: tokens per second of a worker with a version, as far as that is known. One that is not known is taken
+            to be as fast as the slowest that is, and before any is there are jobs but no seconds.
+    """
+    known = {version: speed for version, speed in speeds.items() if speed}
+    slowest = min(known.values(), default=math.inf)
+    return Demand(sum(tokens / known.get(version, slowest) for version, tokens in jobs), len(jobs))
 
 
 @dataclass(frozen=True)

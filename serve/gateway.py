@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from rayramid.serve.access import Access, Caller
 from rayramid.serve.browsers import OwnPagesOnly, SecurityHeaders, cors
+from rayramid.serve.catalogue import unknown_model
 from rayramid.serve.endpoint import Endpoint, Order, Variant
 from rayramid.serve.errors import ApiError, bad_request
 from rayramid.serve.new_videos import NewVideos
@@ -169,14 +170,15 @@ def _models(new: NewVideos) -> APIRouter:
     @router.get("/v1/models")
     async def list_models(_: Asker) -> ModelList:
         """What is served here, and what may be asked of it."""
-        return ModelList(data=[new.offer])
+        return ModelList(data=await new.offers())
 
     @router.get("/v1/models/{model}")
     async def retrieve_model(_: Asker, model: str) -> OfferedModel:
         """One of them."""
-        if model != new.offer.id:
-            raise ApiError(404, f"No model has the name {model!r}.", param="model", code="model_not_found")
-        return new.offer
+        offers = {each.id: each for each in await new.offers()}
+        if model not in offers:
+            raise unknown_model(model, list(offers))
+        return offers[model]
 
     return router
 

@@ -117,9 +117,10 @@ class Model(Record):
         return DiTConfig(**self.card.dit)
 
     @classmethod
-    def of(cls, card: ModelCard, name: str | None) -> "Model":
-        """The model of a card; the version is a digest of it, for it names all weights."""
-        return cls(name=name or card.preset, version=hashlib.sha256(card.to_json()).hexdigest()[:12], card=card)
+    def of(cls, card: ModelCard, name: str | None, adapter: bytes = b"") -> "Model":
+        """The model of a card, which names all weights, and of an adapter's digest; the version is a digest of both."""
+        version = hashlib.sha256(card.to_json() + adapter).hexdigest()[:12]
+        return cls(name=name or card.preset, version=version, card=card)
 
 
 def new_id() -> str:

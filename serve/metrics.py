@@ -31,7 +31,7 @@ VIDEO = Metric("serve", "video", "seconds", "counter", "Of video that were made:
 SESSIONS = _histogram("batch", "sessions", "Videos that share a forward.", _SESSIONS)
 FILL = _histogram("batch_fill", "ratio", "Tokens of a forward, as a share of its budget.", _RATIOS)
 STEP = _histogram("step", "seconds", "That a forward takes.", _SECONDS)
-CACHE = Metric("serve", "cache", "bytes", "gauge", "Keys and values of all videos in the making.")
+CACHE = Metric("serve", "cache", "bytes", "gauge", "Keys and values of a model's videos in the making.", ("version",))
 
 METRICS = (
     QUEUE,
@@ -82,4 +82,8 @@ class WorkerMetrics:
     def __init__(self) -> None:
         self.gap, self.video = GAP.instrument(metrics), VIDEO.instrument(metrics)
         self.sessions, self.fill = SESSIONS.instrument(metrics), FILL.instrument(metrics)
-        self.step, self.cache = STEP.instrument(metrics), CACHE.instrument(metrics)
+        self.step, self._cache = STEP.instrument(metrics), CACHE.instrument(metrics)
+
+    def cache(self, version: str, size: int) -> None:
+        """Tell how many bytes the keys and values of a model's videos are."""
+        self._cache.set(size, tags={"version": version})

@@ -11,10 +11,11 @@ from rayramid.models import storage
 from rayramid.models.stores.store import MissingError
 from rayramid.serve.acceptance import Acceptance
 from rayramid.serve.access import Caller
+from rayramid.serve.catalogue import Catalogue
 from rayramid.serve.errors import ApiError, bad_request
 from rayramid.serve.finding import find_job, find_video
-from rayramid.serve.job import Job, Model, new_id, video_of
-from rayramid.serve.offer import offer
+from rayramid.serve.job import Job, new_id, video_of
+from rayramid.serve.offer import OfferedModel, offer
 from rayramid.serve.parsing import Parsed, read, read_creation, read_extension
 from rayramid.serve.picture import PictureDecoder
 from rayramid.serve.remote import Remote, RemoteError, check_url
@@ -33,10 +34,8 @@ Make = Callable[[str], Awaitable[Job]]
 class NewVideos:
     """Answers requests for new videos.
 
-    `offer` says what may be asked for.
-
     Args:
-        model: the one that is served.
+        catalogue: the models that are served.
         store: where jobs live.
         scheduler: the broker.
         limits: of what a request may ask for.
@@ -48,7 +47,7 @@ class NewVideos:
 
     def __init__(
         self,
-        model: Model,
+        catalogue: Catalogue,
         store: Store,
         scheduler: Scheduler,
         limits: Limits,
@@ -66,8 +65,12 @@ class NewVideos:
         self._webhooks = remote.webhooks
         self._remote = Remote(remote) if remote.images else None
         self._decoder = PictureDecoder(limits.image_pixels)
-        self._accept = Acceptance(model, limits)
-        self.offer = offer(model, limits)
+        self._accept = Acceptance(limits)
+        self._catalogue = catalogue
+
+    async def offers(self) -> list[OfferedModel]:
+        """What may be asked for, by model."""
+        return [offer(model, self._limits) for model in await self._catalogue.offered()]
 
     async def create(self, request: Request, caller: Caller) -> Video:
         """Start a video."""
@@ -75,7 +78,8 @@ class NewVideos:
 
         async def make(job_id: str) -> Job:
             asked = parsed.request
-            job = self._accept.creation(asked, job_id, caller.owner, image=parsed.image is not None)
+            model = await self._catalogue.choose(asked.model, job_id)
+            job = self._accept.creation(asked, model, job_id, caller.owner, image=parsed.image is not None)
             if parsed.image is not None:
                 await asyncio.to_thread(storage.write_atomic, self._store.image(job_id), parsed.image)
             return await self._rewritten(asked, job)
@@ -88,7 +92,8 @@ class NewVideos:
         source = await self._completed(caller, video_id, "video_id")
 
         async def make(job_id: str) -> Job:
-            job = self._accept.remix(parsed.request, job_id, caller.owner, source)
+            model = await self._catalogue.pinned(source)
+            job = self._accept.remix(parsed.request, model, job_id, caller.owner, source)
             if source.image:
                 await self._copied(storage.copy_files, self._store.at(video_id), self._store.at(job_id), ["image"])
             return await self._rewritten(parsed.request, job)
@@ -102,9 +107,10 @@ class NewVideos:
         source = await self._completed(caller, asked.video.id, "video")
 
         async def make(job_id: str) -> Job:
+            model = await self._catalogue.pinned(source)
             progress = await asyncio.to_thread(self._store.progress, source.id)
             prompts = progress.prompts if progress else tuple(source.brief.prompts.items())
-            job = self._accept.extension(asked, job_id, caller.owner, source, prompts)
+            job = self._accept.extension(asked, model, job_id, caller.owner, source, prompts)
             await self._copied(self._store.begin_with, job_id, source.id)
             return await self._rewritten(asked, job)
 

@@ -55,7 +55,8 @@ def outlook(
         per_second: tokens that all of them together work off, as far as that is known.
     """
     loads = [each.load() for each in running], [each.load() for each in waiting]
-    times = forecast(*loads, slots, per_second) if per_second else []
+    # While there is no worker, one is on its way.
+    times = forecast(*loads, max(1, slots), per_second) if per_second else []
     ids = [entry.job.id for entry in (*running, *waiting)]
     places = {entry.job.id: place for place, entry in enumerate(waiting, start=1)}
     return Outlook(at, places, dict(zip(ids, times, strict=False)))

@@ -16,7 +16,7 @@ class Situation:
     """What a job meets that asks to be admitted.
 
     Args:
-        capacity: of a worker, once one has said it.
+        capacity: of a worker with the job's model, once one has said it.
         own: jobs of the same owner that have not ended.
         arriving: how many more of them are being admitted.
         spent: tokens that the owner has asked for today.

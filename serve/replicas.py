@@ -7,35 +7,45 @@ Only Sampler and Text import torch.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
 from rayramid.models import storage
-from rayramid.models.card import load_card
 from rayramid.serve.access import Access
 from rayramid.serve.admission import Admission, Capacity
+from rayramid.serve.autoscaling import JOBS, SECONDS
 from rayramid.serve.broker import Broker
+from rayramid.serve.catalogue import Catalogue
 from rayramid.serve.endpoint import Endpoint
+from rayramid.serve.estimate import Demand
 from rayramid.serve.gateway import create_app
-from rayramid.serve.job import Job, Model, Progress, Standing
+from rayramid.serve.job import Job, Progress, Standing
 from rayramid.serve.keys import KeyRing
 from rayramid.serve.new_videos import NewVideos
+from rayramid.serve.releases import Releases
 from rayramid.serve.remote import Remote
 from rayramid.serve.rewriter import Rewriter
 from rayramid.serve.safety import Judge
 from rayramid.serve.scheduler import UnavailableError
 from rayramid.serve.spec import KeyLimits, ServeSpec
+from rayramid.serve.staffing import Staffing
 from rayramid.serve.store import Store
 from rayramid.serve.tracing import open_traces
 from rayramid.serve.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from rayramid.models.text import TextEmbedding
+
+log = logging.getLogger(__name__)
 
 # How long a gateway waits for a broker that died to be replaced.
 PATIENCE_S = 30.0
@@ -45,73 +55,91 @@ RETRY_S = 0.2
 class Text:
     """Embeds prompts."""
 
-    def __init__(self, spec: ServeSpec) -> None:
+    def __init__(self, spec: ServeSpec, names: Sequence[str]) -> None:
         from rayramid.models.text import load_text
-        from rayramid.serve.embeddings import Embeddings
+        from rayramid.serve.encoders import Encoders
 
-        encoder = load_text(storage.join(spec.model, "text"), "cuda" if spec.text.num_gpus else "cpu")
-        self._embeddings = Embeddings(encoder, spec.text.cache_mib * 2**20)
+        device = "cuda" if spec.text.num_gpus else "cpu"
+        self._encoders = Encoders(
+            spec.text.encoders,
+            spec.text.cache_mib * 2**20,
+            lambda folder: load_text(storage.join(folder, "text"), device),
+        )
+        self._encoders.open(Releases(spec.store).stable_now(names[0]).folder)
 
-    async def embed(self, prompts: list[str]) -> "list[TextEmbedding]":
-        """One embedding per prompt."""
-        return await self._embeddings.embed(prompts)
+    async def embed(self, folder: str, prompts: list[str]) -> "list[TextEmbedding]":
+        """One embedding per prompt, by the encoders of a model folder."""
+        return await self._encoders.embed(folder, prompts)
 
 
 class Sampler:
-    """Generates: holds the transformer and the VAE, and runs the engine's loop."""
+    """Generates: holds transformers and VAEs, and runs the loops of their engines."""
 
-    def __init__(self, spec: ServeSpec, model: Model, text: DeploymentHandle) -> None:
+    def __init__(self, spec: ServeSpec, names: Sequence[str], text: DeploymentHandle) -> None:
         import torch
 
-        from rayramid.models.checkpoint import load_dit, pyramid_of
-        from rayramid.models.sampler import Sampler as StepSampler
         from rayramid.models.text import TextEmbedding
-        from rayramid.models.vae.io import load_vae
-        from rayramid.serve.calibration import calibrate
-        from rayramid.serve.worker import Worker
+        from rayramid.serve.loading import device_of, load_worker
+        from rayramid.serve.workers import GoneError, Workers
 
-        options = spec.sampler
+        options, store = spec.sampler, store_of(spec)
         if options.threads:
             torch.set_num_threads(options.threads)
-        device = options.device or ("cuda" if options.num_gpus else "cpu")
-        dtype = getattr(torch, options.dtype)
+        device = device_of(options)
+        judge = Judge(spec.safety.frames) if spec.safety.frames else None
+        thread = ThreadPoolExecutor(1, "step")
 
-        async def embed(prompts: list[str]) -> "list[TextEmbedding]":
-            embeddings = await text.embed.remote(prompts)
+        async def embed(folder: str, prompts: list[str]) -> "list[TextEmbedding]":
+            embeddings = await text.embed.remote(folder, prompts)
             return [TextEmbedding(each.tokens_LD.to(device), each.pooled_P.to(device)) for each in embeddings]
 
-        sampler = StepSampler(load_dit(spec.model, model.card, device, dtype), pyramid_of(model.card))
-        vae = load_vae(storage.join(spec.model, "vae")).to(device, dtype)
-        # Before Serve calls this replica healthy, so that no request meets a cold one.
-        self._capacity = calibrate(sampler, vae, model.card, options)
-        self._worker = Worker(
-            store_of(spec),
-            sampler,
-            vae,
-            embed,
-            version=model.version,
-            tokens_per_step=options.tokens_per_step,
-            cache_tokens=self._capacity.cache_tokens,
-            judge=Judge(spec.safety.frames) if spec.safety.frames else None,
-            traces=open_traces(spec.traces, "sampler"),
+        traces = open_traces(spec.traces, "sampler")
+        self._workers = Workers(
+            store,
+            Releases(spec.store),
+            options.models,
+            lambda version: load_worker(version, store, partial(embed, version.folder), options, judge, thread, traces),
         )
-        # Serve calls constructors on the event loop that requests run on.
-        self._loop = asyncio.create_task(self._worker.engine.run())
 
-    async def run(self, job_id: str, attempt: int) -> AsyncGenerator[Progress, None]:
-        """Carry out an attempt at a job, saying how far it is."""
-        async with aclosing(self._worker.run(job_id, attempt)) as told:
-            async for progress in told:
-                yield progress
+        # What is loaded Workers knows; this tells Serve's router where jobs of a version had better go.
+        @serve.multiplexed(max_num_models_per_replica=options.models)
+        async def announce(version: str) -> str:
+            return version
 
-    async def ready(self) -> Capacity:
-        """What this replica can do; it can generate."""
-        return self._capacity
+        self._announce = announce
+        # Which has this deployment's handle, so it comes later.
+        self._broker: DeploymentHandle | None = None
+        # Before Serve calls this replica healthy, so that no request meets a cold one. Serve calls constructors on the
+        # event loop that requests run on.
+        self._default = Releases(spec.store).stable_now(names[0])
+        self._capacity: Capacity | None = None
+        try:
+            self._capacity = self._workers.open(self._default)
+        except GoneError:
+            log.error("the default model is not there any more", extra={"folder": self._default.folder})
+
+    async def run(self, job: Job, attempt: int) -> AsyncGenerator[Capacity | Progress, None]:
+        """Carry out an attempt at a job: what this replica can do with its model, and then how far it is."""
+        async with aclosing(self._workers.run(job, attempt)) as told:
+            async for each in told:
+                if isinstance(each, Capacity):
+                    await self._announce(job.model_version)
+                yield each
+
+    async def ready(self) -> tuple[str, Capacity | None]:
+        """The version of the default model that this replica began with, and what it can do; it can generate."""
+        return self._default.id, self._capacity
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What there is to do for all replicas; Serve's controller gives it to its policy."""
+        if self._broker is None:
+            self._broker = serve.get_deployment_handle("Broker", serve.get_replica_context().app_name)
+        demand: Demand = await self._broker.demand.remote()
+        return {SECONDS: demand.seconds, JOBS: demand.jobs}
 
     async def check_health(self) -> None:
-        """Serve replaces this replica if its loop has ended."""
-        if self._loop.done():
-            self._loop.result()
+        """Serve replaces this replica if a loop has ended."""
+        self._workers.check()
 
 
 class BrokerReplica:
@@ -122,22 +150,31 @@ class BrokerReplica:
         self._broker = Broker(
             store_of(spec),
             self._dispatch,
-            workers=spec.sampler.replicas,
+            workers=0 if spec.sampler.autoscaling else spec.sampler.replicas,
             slots=spec.sampler.max_sessions,
             queue_limit=spec.limits.queue,
             webhooks=webhooks_of(spec),
             traces=open_traces(spec.traces, "broker"),
         )
         self._recovered = asyncio.create_task(self._broker.recover())
-        self._learned = asyncio.create_task(self._learn())
+        self._scaled = spec.sampler.autoscaling is not None
+        staffing = Staffing(serve.get_replica_context().app_name, "Sampler", self._broker, self._learn)
+        self._learned = asyncio.create_task(staffing.run() if self._scaled else self._learn())
 
     async def _learn(self) -> None:
-        self._broker.know(await self._sampler.ready.remote())
+        version, capacity = await self._sampler.ready.remote()
+        if capacity is not None:
+            self._broker.know(version, capacity)
 
-    async def _dispatch(self, job_id: str, attempt: int) -> AsyncGenerator[Progress, None]:
-        async with aclosing(_told(self._sampler.run, job_id, attempt)) as told:
-            async for progress in told:
-                yield progress
+    async def _dispatch(self, job: Job, attempt: int) -> AsyncGenerator[Progress, None]:
+        # Serve prefers a replica that has the version.
+        run = self._sampler.run.options(multiplexed_model_id=job.model_version)
+        async with aclosing(_told(run, job, attempt)) as told:
+            async for each in told:
+                if isinstance(each, Capacity):
+                    self._broker.know(job.model_version, each)
+                else:
+                    yield each
 
     async def submit(self, job: Job, limits: KeyLimits) -> Admission:
         """Admit a job."""
@@ -166,21 +203,27 @@ class BrokerReplica:
         await self._recovered
         await self._broker.drain()
 
-    async def ready(self) -> None:
-        """Return once a sampler answers."""
+    async def demand(self) -> Demand:
+        """What there is to do."""
         await self._recovered
-        await self._sampler.ready.remote()
+        return self._broker.demand()
+
+    async def ready(self) -> None:
+        """Return once a sampler answers, or would be started for a job."""
+        await self._recovered
+        if not self._scaled:
+            await self._sampler.ready.remote()
 
 
 class Gateway:
     """Answers HTTP; any number of them may run."""
 
-    def __init__(self, spec: ServeSpec, model: Model, broker: DeploymentHandle) -> None:
+    def __init__(self, spec: ServeSpec, names: Sequence[str], broker: DeploymentHandle) -> None:
         rewriter = Rewriter(spec.rewriter) if spec.rewriter else None
         judge = Judge(spec.safety.prompts) if spec.safety.prompts else None
         store, scheduler = store_of(spec), RemoteBroker(broker)
-        traces = open_traces(spec.traces, "gateway")
-        new = NewVideos(model, store, scheduler, spec.limits, rewriter, spec.remote, judge, traces)
+        catalogue, traces = Catalogue(names, Releases(spec.store)), open_traces(spec.traces, "gateway")
+        new = NewVideos(catalogue, store, scheduler, spec.limits, rewriter, spec.remote, judge, traces)
         ring = KeyRing(spec.key_ring) if spec.key_ring else None
         access = Access(ring, spec.limits.per_key, spec.gateways)
         self._app = create_app(new, Endpoint(store, scheduler, spec.limits, judge), access, spec.origins)
@@ -242,11 +285,6 @@ async def _told(method: DeploymentHandle, *arguments: object) -> AsyncGenerator[
     except (asyncio.CancelledError, GeneratorExit):
         told.cancel()
         raise
-
-
-def model_of(spec: ServeSpec) -> Model:
-    """What the model folder says about itself; UserError if it is none."""
-    return Model.of(load_card(spec.model), spec.name)
 
 
 def webhooks_of(spec: ServeSpec) -> Webhooks | None:

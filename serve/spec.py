@@ -3,7 +3,7 @@
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from rayramid.models import storage
 
@@ -16,10 +16,35 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class AutoscalingOptions(Options):
+    """How many replicas of the sampler there are, by what their work costs."""
+
+    min: int = Field(default=0, ge=0, description="Of replicas; from 0 the first job waits until a model is loaded")
+    max: int = Field(ge=1, description="Of replicas")
+    backlog_seconds: float = Field(
+        default=60.0, gt=0, description="As many replicas as work off in this time all that runs and waits"
+    )
+    up_after_seconds: float = Field(default=5.0, ge=0, description="More are started when so long more were needed")
+    down_after_seconds: float = Field(default=120.0, ge=0, description="Some are ended when so long fewer were needed")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "AutoscalingOptions":
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min}, more than max, {self.max}")
+        return self
+
+
 class SamplerOptions(Options):
     """The replicas that run the transformer and the VAE."""
 
-    replicas: int = Field(default=1, ge=1, description="Processes, each with the whole model")
+    replicas: int = Field(default=1, ge=1, description="Processes, each with whole models; a fixed number of them")
+    autoscaling: AutoscalingOptions | None = Field(default=None, description="In place of a fixed number")
+    models: int = Field(
+        default=1,
+        ge=1,
+        description="Models, or versions of them, that one replica holds at a time; each has its share of the memory "
+        "for keys and values. A video of another one waits until one of them makes none",
+    )
     num_cpus: float = Field(default=0.4, gt=0, description="That each reserves")
     num_gpus: float = Field(default=0.0, ge=0, description="That each reserves")
     device: str | None = Field(
@@ -40,6 +65,17 @@ class SamplerOptions(Options):
         "model, or half of the machine's memory shared by the replicas",
     )
 
+    @property
+    def most_replicas(self) -> int:
+        """How many there may be at a time."""
+        return self.autoscaling.max if self.autoscaling else self.replicas
+
+    @model_validator(mode="after")
+    def _one_number(self) -> "SamplerOptions":
+        if self.autoscaling and "replicas" in self.model_fields_set:
+            raise ValueError("replicas is a fixed number, autoscaling has bounds; give one of them")
+        return self
+
 
 class TextOptions(Options):
     """The replica of the text encoders."""
@@ -47,6 +83,9 @@ class TextOptions(Options):
     num_cpus: float = Field(default=0.2, gt=0, description="That it reserves")
     num_gpus: float = Field(default=0.0, ge=0, description="That it reserves")
     cache_mib: int = Field(default=512, ge=0, description="Memory for the embeddings of the prompts used last")
+    encoders: int = Field(
+        default=1, ge=1, description="Text encoders held at a time; models that have the same ones share them"
+    )
 
 
 class RewriterOptions(Options):
@@ -135,13 +174,37 @@ class RemoteOptions(Options):
         return tuple(str(ip_network(each)) for each in networks)
 
 
+class ModelOptions(Options):
+    """A model that is served under a name."""
+
+    folder: Location = Field(description="Model folder: what training exports, or an imported release")
+    lora: Location | None = Field(
+        default=None, description="Adapter's folder that is merged into it: `rayramid weights export --adapter`"
+    )
+
+
+def _folder_alone(value: object) -> object:
+    return {"folder": value} if isinstance(value, str) else value
+
+
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+ServedModel = Annotated[ModelOptions, BeforeValidator(_folder_alone, json_schema_input_type=ModelOptions | Location)]
+
+
 class ServeSpec(Options):
     """One endpoint with OpenAI's Videos API."""
 
     kind: Literal["serve"] = "serve"
-    model: Location = Field(description="Model folder: what training exports, or an imported release")
+    model: Location | None = Field(
+        default=None, description="The one model folder: what training exports, or an imported release"
+    )
+    models: dict[ModelName, ServedModel] = Field(
+        default={},
+        description="Or several, by the names that clients ask for them: folders, or a folder with a `lora`. The first "
+        "one answers who asks for none",
+    )
     store: Location = Field(description="Folder or s3:// URL that holds jobs and their videos")
-    name: str | None = Field(default=None, description="What responses call the model; its preset when left out")
+    name: ModelName | None = Field(default=None, description="What responses call `model`; its preset when left out")
     keys: Location | Literal[False] | None = Field(
         default=None,
         description="Folder or s3:// URL of the API keys; `access` below the store when left out. `off` lets everybody "
@@ -184,6 +247,14 @@ class ServeSpec(Options):
         if self.keys is False:
             return None
         return self.keys or storage.join(self.store, "access")
+
+    @model_validator(mode="after")
+    def _has_models(self) -> "ServeSpec":
+        if (self.model is None) == (not self.models):
+            raise ValueError("give `model`, one folder, or `models`, folders by name")
+        if self.models and self.name is not None:
+            raise ValueError("name is that of `model`; `models` have theirs")
+        return self
 
     @model_validator(mode="after")
     def _closed(self) -> "ServeSpec":

@@ -38,6 +38,7 @@ class Worker:
         cache_tokens: whose keys and values there is memory for; videos wait for their share of it.
         judge: of frames, if there is one.
         traces: of attempts.
+        thread: where steps are made; workers that share it take turns.
     """
 
     def __init__(
@@ -52,11 +53,12 @@ class Worker:
         cache_tokens: int,
         judge: Judge | None = None,
         traces: Traces | None = None,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self._store = store
         self._version = version
         self._sampler = sampler
-        self.engine = Engine(self._step, tokens_per_step)
+        self.engine = Engine(self._step, tokens_per_step, thread)
         device = next(vae.parameters()).device
         decoder = ThreadPoolExecutor(1, "decode", initializer=_use_own_stream, initargs=(device,))
         self._budget = tokens_per_step
@@ -93,6 +95,11 @@ class Worker:
             task.cancel()
             await asyncio.wait((task,))
 
+    def close(self) -> None:
+        """Let go of what this worker has; it carries out nothing now, and will not again."""
+        self._tools.decoder.shutdown(wait=False)
+        self._tools.metrics.cache(self._version, 0)
+
     def _step(self, sessions: Sequence[Session]) -> list[Unit]:
         metrics = self._tools.metrics
         tokens, started = sum(session.next_tokens for session in sessions), time.monotonic()
@@ -101,7 +108,7 @@ class Worker:
         metrics.step.observe(time.monotonic() - started)
         metrics.sessions.observe(len(sessions))
         metrics.fill.observe(tokens / self._budget)
-        metrics.cache.set(self.engine.cache_bytes)
+        metrics.cache(self._version, self.engine.cache_bytes)
         return units
 
     async def _began(self, job_id: str, number: int) -> bool:
@@ -128,7 +135,7 @@ class Worker:
             raise
         finally:
             del self._running[job_id]
-            self._tools.metrics.cache.set(self.engine.cache_bytes)
+            self._tools.metrics.cache(self._version, self.engine.cache_bytes)
             attempt.progress.close()
             # What was being written when somebody deleted the job is deleted as well.
             if not await asyncio.to_thread(self._store.has, job_id):

@@ -45,7 +45,7 @@ def serve(
         url = deploy(serve_spec)
         with interruptible(ENDING) as interruption:
             try:
-                result(f"serving {serve_spec.model}")
+                result(f"serving {serve_spec.model or ', '.join(serve_spec.models)}")
                 result(f"at {url}/v1  (OpenAI's Videos API; described by {url}/openapi.json)")
                 if serve_spec.key_ring is None:
                     result(f"try: curl {url}/v1/videos -F prompt='a red circle moves right'")

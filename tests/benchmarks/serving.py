@@ -95,22 +95,22 @@ class Bench:
     """A worker of its own, without Ray; `clock` says when each unit was there."""
 
     def __init__(self, loaded: LoadedModel, folder: Path) -> None:
-        model = Model.of(loaded.card, None)
-        self.accept = Acceptance(model, Limits())
+        self.model = Model.of(loaded.card, None)
+        self.accept = Acceptance(Limits())
         self.store = Store(str(folder))
         self.worker = Worker(
             self.store,
             Sampler(loaded.dit, loaded.pyramid),
             loaded.vae,
             Embeddings(loaded.text, 2**20).embed,
-            version=model.version,
+            version=self.model.version,
             tokens_per_step=10**6,
             cache_tokens=10**9,
         )
 
     def job(self, frames: int, seed: int) -> Job:
         request = CreateVideo(prompt=f"video {seed}", seconds=frames / FPS, seed=seed)
-        job = self.accept.creation(request, new_id(), "bench", image=False)
+        job = self.accept.creation(request, self.model, new_id(), "bench", image=False)
         self.store.add(job)
         return job
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import openai
-import psutil
 import pytest
+from deaths import kill
 from ray import serve
 
 from rayramid.models import storage
@@ -185,14 +185,6 @@ def watch(url, video_id, path):
         path.open("wb") as file,
     ):
         file.writelines(response.iter_raw())
-
-
-def kill(name, how=signal.SIGKILL):
-    """End a replica's process; those that are already dead are not there."""
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if f"ServeReplica:rayramid:{name}" in " ".join(process.cmdline()):
-                process.send_signal(how)
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from rayramid.models.sampling.session import Session, Unit
 from rayramid.serve.acceptance import Acceptance
 from rayramid.serve.access import Access
 from rayramid.serve.broker import Broker
+from rayramid.serve.catalogue import Catalogue
 from rayramid.serve.embeddings import Embeddings
 from rayramid.serve.endpoint import Endpoint
 from rayramid.serve.gateway import create_app
@@ -36,6 +37,7 @@ from rayramid.serve.job import Job, Model, Standing, new_id
 from rayramid.serve.keys import KeyRing
 from rayramid.serve.new_videos import NOTHING, NewVideos
 from rayramid.serve.reel import LATENT
+from rayramid.serve.releases import Releases, Version
 from rayramid.serve.remote import Remote
 from rayramid.serve.rewriter import Rewriter
 from rayramid.serve.safety import Judge
@@ -91,7 +93,7 @@ def new_job(card: ModelCard) -> Callable[..., Job]:
 
     def make(prompt: str = "a cat", owner: str = "me", **fields: object) -> Job:
         request = CreateVideo(prompt=prompt, **fields)
-        return Acceptance(Model.of(card, None), Limits()).creation(request, new_id(), owner, image=False)
+        return Acceptance(Limits()).creation(request, Model.of(card, None), new_id(), owner, image=False)
 
     return make
 
@@ -195,7 +197,7 @@ def loaded(model_folder: str) -> LoadedModel:
 
 
 @pytest.fixture
-def endpoint(loaded: LoadedModel, store: Store) -> Callable[..., Any]:
+def endpoint(loaded: LoadedModel, model_folder: str, store: Store) -> Callable[..., Any]:
     """Runs `scenario(endpoint)`.
 
     `generating=False` leaves the engine's loop out, so that jobs stay where they are; `server=True` also listens.
@@ -211,7 +213,7 @@ def endpoint(loaded: LoadedModel, store: Store) -> Callable[..., Any]:
     ) -> Any:
         async def main() -> Any:
             async with AsyncExitStack() as also:
-                endpoint = await also.enter_async_context(running(loaded, store, Setting(**setting)))
+                endpoint = await also.enter_async_context(running(loaded, model_folder, store, Setting(**setting)))
                 if generating:
                     await also.enter_async_context(looping(endpoint.worker))
                 if server:
@@ -224,14 +226,15 @@ def endpoint(loaded: LoadedModel, store: Store) -> Callable[..., Any]:
 
 
 @asynccontextmanager
-async def running(loaded: LoadedModel, store: Store, setting: Setting) -> AsyncIterator[Running]:
-    model = Model.of(loaded.card, None)
+async def running(loaded: LoadedModel, folder: str, store: Store, setting: Setting) -> AsyncIterator[Running]:
+    name, releases = loaded.card.preset, Releases(store.url)
+    releases.follow_spec(name, version := Version.at(folder))
     worker = HeldWorker(
         store,
         Sampler(loaded.dit, loaded.pyramid),
         loaded.vae,
         Embeddings(loaded.text, 2**20).embed,
-        version=model.version,
+        version=version.id,
         tokens_per_step=10_000,
         cache_tokens=setting.cache_tokens,
         judge=setting.frames,
@@ -241,7 +244,7 @@ async def running(loaded: LoadedModel, store: Store, setting: Setting) -> AsyncI
     webhooks = Webhooks(store, keys, Remote(setting.remote), setting.delays_s) if keys else None
     broker = LocalBroker(
         store,
-        worker.run,
+        lambda job, attempt: worker.run(job.id, attempt),
         workers=1,
         slots=setting.slots,
         queue_limit=limits.queue,
@@ -249,7 +252,16 @@ async def running(loaded: LoadedModel, store: Store, setting: Setting) -> AsyncI
         traces=setting.traces,
     )
     await broker.recover()
-    new = NewVideos(model, store, broker, limits, setting.rewriter, setting.remote, setting.prompts, setting.traces)
+    new = NewVideos(
+        Catalogue([name], releases),
+        store,
+        broker,
+        limits,
+        setting.rewriter,
+        setting.remote,
+        setting.prompts,
+        setting.traces,
+    )
     app = create_app(
         new, Endpoint(store, broker, limits, setting.prompts), Access(keys, limits.per_key), setting.origins
     )

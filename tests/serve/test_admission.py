@@ -27,7 +27,7 @@ def test_a_full_queue_says_when_to_come_back(store, new_job):
         assert await broker.submit(refused) == Admission(False, "queue_full", FIRST_GUESS_S)
         assert store.job(refused.id) is None
         # At 10 tokens a second the running job will be done, and the next one begun, when its tokens are.
-        broker.know(Capacity(cache_tokens=10**6, tokens_per_second=10))
+        broker.know(refused.model_version, Capacity(cache_tokens=10**6, tokens_per_second=10))
         seconds = running.work.tokens / 10
         assert abs((await broker.submit(refused)).retry_after_s - seconds) <= 1
         # A third of the way later it takes two thirds of the time, at the speed that was measured.
@@ -46,7 +46,7 @@ def test_what_fits_no_worker_is_refused_and_others_wait_for_memory(store, new_jo
         job = new_job()
         await asyncio.sleep(0.002)
         second = new_job()
-        broker.know(Capacity(cache_tokens=job.work.cached_tokens * 3 // 2))
+        broker.know(job.model_version, Capacity(cache_tokens=job.work.cached_tokens * 3 // 2))
         assert await broker.submit(new_job(size="512x512")) == Admission(False, "too_large")
         await broker.submit(job)
         await broker.submit(second)

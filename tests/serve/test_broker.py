@@ -141,8 +141,8 @@ def test_a_slot_goes_to_another_owner_at_a_units_edge_and_the_job_goes_on_later(
 def test_who_watches_hears_places_times_and_the_end(store, new_job):
     async def scenario():
         broker, workers = make(store)
-        broker.know(Capacity(cache_tokens=10**6, tokens_per_second=100))
         running, waiting = new_job(), new_job()
+        broker.know(running.model_version, Capacity(cache_tokens=10**6, tokens_per_second=100))
         await broker.submit(running)
         await until(lambda: running.id in workers.running)
         await broker.submit(waiting)

@@ -14,7 +14,8 @@ class Workers:
         self.attempts = []
         self.running = {}
 
-    async def dispatch(self, job_id, attempt):
+    async def dispatch(self, job, attempt):
+        job_id = job.id
         self.store.begin(job_id, attempt)
         self.attempts.append((job_id, attempt))
         commands = self.running[job_id] = asyncio.Queue()

@@ -1,0 +1,14 @@
+"""Ending processes of an endpoint that this process has started."""
+
+import signal
+from contextlib import suppress
+
+import psutil
+
+
+def kill(name: str, how: signal.Signals = signal.SIGKILL) -> None:
+    """End a replica's process; those that are already dead are not there."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if f"ServeReplica:rayramid:{name}" in " ".join(process.cmdline()):
+                process.send_signal(how)
