@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu sprites bench docs lint format clean
+.PHONY: help setup demo test test-slow test-gpu sprites bench docs lint format audit sbom licences clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -60,6 +60,18 @@ lint: setup ## Check format, lint, the floors and types
 format: setup ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+audit: setup ## Ask the Python advisory database for known weaknesses of what is installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[audit]'
+	$(BIN)/pip-audit --local --skip-editable
+
+sbom: setup ## Write build/sbom.json: every installed package with its version and licence, as CycloneDX
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[audit]'
+	@mkdir -p build
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json $(BIN)/python
+
+licences: setup ## Write docs/licences.md; fails if a needed package is under the GPL alone
+	$(BIN)/python infra/licences.py
 
 clean: ## Remove what runs and tests left (keeps .venv)
 	rm -rf runs build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -21,6 +21,7 @@ from rayramid.platform.commands import (
     init,
     jobs,
     keys,
+    lineage,
     models,
     sample,
     serve,
@@ -49,6 +50,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("serve")(serve.serve)
 app.command("bench")(bench.bench)
 app.add_typer(keys.app, name="keys")
+app.command("lineage")(lineage.lineage)
 app.add_typer(models.app, name="models")
 app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")

@@ -4,7 +4,6 @@ Units that are there already are decoded again when a worker goes on with a vide
 each unit what the decoder remembers, which at full size is gigabytes.
 """
 
-import hashlib
 import io
 import json
 import tempfile
@@ -16,11 +15,11 @@ from PIL import Image, ImageOps
 from safetensors.torch import load, save
 from torch import Tensor
 
-from rayramid import __version__
 from rayramid.models import storage
 from rayramid.models.brief import Frames, Prompts
 from rayramid.models.media.preview import sprite_sheet, webp_thumbnail
 from rayramid.models.media.segments import SegmentWriter, remux
+from rayramid.models.provenance import provenance
 from rayramid.models.render import Projector, first_latent
 from rayramid.models.vae.model import CausalVAE
 from rayramid.serve.job import Job
@@ -97,23 +96,17 @@ class Reel:
                 file.write(storage.read_bytes(self._store.init_segment(job_id)))
                 for unit in range(self.playable):
                     file.write(storage.read_bytes(self._store.segment(job_id, unit)))
-            remux(fragmented, plain, {"comment": provenance(self._job, prompts)})
+            comment = provenance(
+                model=self._job.model,
+                model_version=self._job.model_version,
+                seed=self._job.brief.seed,
+                prompts=prompts,
+                video_id=job_id,
+            )
+            remux(fragmented, plain, {"comment": comment})
             storage.upload(plain, self._store.at(job_id, "video.mp4"))
         sheet = sprite_sheet(np.stack(self._sheet), min(SHEET_COLUMNS, len(self._sheet)))
         storage.write_atomic(self._store.at(job_id, "spritesheet.webp"), sheet)
-
-
-def provenance(job: Job, prompts: Mapping[int, str]) -> str:
-    """What a file says of itself, as JSON; prompts, by the unit at which each begins, are told by their SHA-256."""
-    said = {
-        "generator": f"rayramid {__version__}",
-        "id": job.id,
-        "model": job.model,
-        "model_version": job.model_version,
-        "seed": job.brief.seed,
-        "prompt_sha256": {unit: hashlib.sha256(text.encode()).hexdigest() for unit, text in prompts.items()},
-    }
-    return json.dumps(said)
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -5,8 +5,9 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,28 @@ def ray_cluster() -> Iterator[str]:
     ray.shutdown()
     os.environ.pop("RAY_ADDRESS", None)
     shutil.rmtree(temp, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def in_process() -> Iterator[None]:
+    """Data jobs are done here, shard by shard: for what is about their results and not about Ray."""
+    from rayramid.pipelines import curate
+    from rayramid.pipelines.plan import read_shard
+    from rayramid.pipelines.worker import work
+
+    def execute(root: str, run: str, recipe: Any, shards: Sequence[Any], workers: Any, on_shard: Any) -> None:
+        job = recipe()
+        for shard in shards:
+            work(root, run, job, *read_shard(shard.job, shard.plan, shard.row_group))
+            on_shard()
+
+    def begin(function: Callable[..., Any], workers: Any, *args: Any) -> Callable[[], Any]:
+        return lambda: function(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curate, "execute", execute)
+        patch.setattr(curate, "begin", begin)
+        yield
 
 
 @pytest.fixture(scope="session")

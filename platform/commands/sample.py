@@ -74,7 +74,9 @@ def sample(
     from rayramid.models.checkpoint import load_model
     from rayramid.models.media.write import write_mp4
     from rayramid.models.precision import sampling_dtype
+    from rayramid.models.provenance import provenance
     from rayramid.models.render import render
+    from rayramid.serve.job import Model
 
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_model(model or SPRITES, where, sampling_dtype(where))
@@ -94,10 +96,7 @@ def sample(
         units = render(
             loaded, brief, image_HWC=image_HWC, on_progress=lambda done, total: update("denoising", done, total)
         )
-        write_mp4(
-            out,
-            itertools.chain.from_iterable(units),
-            brief.fps,
-            metadata={"comment": f"rayramid seed={brief.seed}"},
-        )
+        made_by = Model.of(loaded.card, None)
+        said = provenance(model=made_by.name, model_version=made_by.version, seed=brief.seed, prompts=brief.prompts)
+        write_mp4(out, itertools.chain.from_iterable(units), brief.fps, metadata={"comment": said})
     result(f"{out}  {brief.width}x{brief.height}, {brief.frames} frames, seed {brief.seed}")

@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.platform.training.checkpoint_files import DamagedError, reader, writer
+from rayramid.platform.training.checkpoint_pickles import CarefulPlanner
 
 _MARKER = re.compile(r"step-(\d{8})\.json")
 _NAME = re.compile(r"step-(\d{8})")
@@ -129,12 +130,12 @@ def load(folder: str, checkpoint: Checkpoint, state: dict[str, Any], *, alone: b
     """Fills `state` in place, from a checkpoint of any number of ranks; a collective unless `alone`.
 
     Raises:
-        UserError: a file is missing or has another length than when it was committed.
+        UserError: a file is missing or has another length than when it was committed, or would run code.
     """
     source = storage.join(folder, checkpoint.data)
     try:
         with _causes(), reader(source, checkpoint.files) as origin:
-            dcp_load(state, storage_reader=origin, no_dist=alone)
+            dcp_load(state, storage_reader=origin, planner=CarefulPlanner(), no_dist=alone)
     except DamagedError as damaged:
         marker = _marker(folder, checkpoint.step)
         raise UserError(f"{damaged}; remove {marker} to resume from the one before") from None

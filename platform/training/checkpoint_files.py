@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystem, FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
@@ -18,6 +19,7 @@ from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.models.stores.local import plain_errors
 from rayramid.models.stores.store import MissingError
+from rayramid.platform.training.checkpoint_pickles import read_table
 
 METADATA = ".metadata"
 
@@ -113,11 +115,19 @@ class FilesReader(FileSystemReader):
         super().__init__(path)
         self._url, self._path, self._files = url, path, files
         self._downloads = storage.local_path(url) is None
+        self.trouble: UserError | None = None
 
     def read_metadata(self) -> Metadata:
         """What is where."""
-        self._fetch(METADATA)
-        return super().read_metadata()
+        try:
+            self._fetch(METADATA)
+            table = read_table(self._path / METADATA)
+        except UserError as trouble:
+            self.trouble = trouble
+            raise
+        table.storage_meta = table.storage_meta or StorageMeta()
+        table.storage_meta.load_id = self.load_id
+        return table
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         """The tensors of this rank."""
@@ -144,7 +154,14 @@ def writer(url: str, commit: Commit) -> Iterator[FilesWriter]:
 def reader(url: str, files: Mapping[str, int]) -> Iterator[FilesReader]:
     """A reader of `url`, which has `files`, by name with their bytes."""
     with _local(url) as path:
-        yield FilesReader(url, path, files)
+        opened = FilesReader(url, path, files)
+        try:
+            yield opened
+        except CheckpointException:
+            # DCP makes an AssertionError of what `read_metadata` raised.
+            if opened.trouble is not None:
+                raise opened.trouble from None
+            raise
 
 
 @contextmanager

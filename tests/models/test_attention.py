@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from devices import NEAR, on_cuda
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -53,11 +54,11 @@ def dense(q: Tensor, k: Tensor, v: Tensor, queries: Sequence[Segment], keys: Seq
     return torch.einsum("nts,snh->tnh", scores.masked_fill(~mask, -torch.inf).softmax(-1), v)
 
 
-def draw(plan: AttentionPlan, cached: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def draw(plan: AttentionPlan, cached: int = 0, size: int = 8) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     tokens = sum(plan.lengths)
     shapes = (tokens, cached + tokens, cached + tokens)
-    q, k, v = (torch.randn(length, 2, 8, generator=generator, dtype=torch.float64) for length in shapes)
+    q, k, v = (torch.randn(length, 2, size, generator=generator, dtype=torch.float64) for length in shapes)
     return q, k, v
 
 
@@ -119,14 +120,27 @@ def test_flex_equals_the_dense_mask_and_its_blocks_are_those_of_the_token_mask(
             assert sorted(numbers[0, 0, row, :count].tolist()) == sorted(other_numbers[0, 0, row, :count].tolist())
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_compiled_flex_equals_sdpa() -> None:
-    plans = [plan_attention(SEGMENTS, [], RULES["shared"], executor=executor) for executor in ("sdpa", "flex")]
-    q, k, v = (x.float() for x in draw(plans[0]))
-    with torch.no_grad():
-        by_sdpa, by_flex = (attend(q, k, v, plan) for plan in plans)
-    torch.testing.assert_close(by_flex, by_sdpa, rtol=1e-5, atol=1e-5)
+SLOW_ON_CPU = pytest.param("cpu", marks=[pytest.mark.slow, pytest.mark.timeout(1200)])
+
+
+@pytest.mark.parametrize("device", [SLOW_ON_CPU, on_cuda()])
+@pytest.mark.parametrize("rule", RULES)
+def test_compiled_flex_equals_sdpa(rule: str, device: str) -> None:
+    plans = [
+        plan_attention(SEGMENTS, [], RULES[rule], executor=executor, device=device) for executor in ("sdpa", "flex")
+    ]
+    inputs = [x.to(device, torch.float32).requires_grad_() for x in draw(plans[0], size=16)]
+    # flex_attention has no backward on CPUs.
+    with torch.set_grad_enabled(device == "cuda"):
+        by_sdpa, by_flex = (attend(*inputs, plan) for plan in plans)
+    near = NEAR if device == "cuda" else {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(by_flex, by_sdpa, **near)
+    if device == "cuda":
+        upstream = torch.randn_like(by_sdpa)
+        for mine, theirs in zip(
+            *(torch.autograd.grad(out, inputs, upstream) for out in (by_flex, by_sdpa)), strict=True
+        ):
+            torch.testing.assert_close(mine, theirs, **near)
 
 
 def test_every_query_token_is_in_exactly_one_group_and_groups_follow_token_order() -> None:

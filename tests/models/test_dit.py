@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from devices import NEAR, on_cuda
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,6 +29,10 @@ CONFIG = DiTConfig(
     latent_channels=3,
     levels=2,
 )
+
+
+# Kernels of CUDA want 16 numbers per head or more.
+WIDE = dataclasses.replace(CONFIG, head_dim=16, rope_axes=(8, 4, 4))
 
 
 def random_dit(config: DiTConfig = CONFIG) -> DiT:
@@ -187,22 +192,36 @@ def test_the_blocks_are_one_graph(executor: str) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=[pytest.mark.slow, pytest.mark.timeout(1200)]), on_cuda()]
+)
 @pytest.mark.parametrize("executor", ["sdpa", "flex"])
-def test_compiled_blocks_give_the_same_velocities_and_gradients(executor: str) -> None:
-    dit, pack = random_dit(), small_pack()
+def test_compiled_blocks_give_the_same_velocities_and_gradients(executor: str, device: str) -> None:
+    dit, pack = random_dit(WIDE), small_pack(WIDE)
     expected, expected_gradients = dit(pack), gradients(dit, pack)
-    dit.executor = executor  # type: ignore[assignment]
+    dit.to(device).executor = executor  # type: ignore[assignment]
     # One block of each kind.
     dit.compile_blocks()
+    near = NEAR if device == "cuda" else {"rtol": 1e-3, "atol": 1e-4}
     # flex_attention has no backward on CPUs.
-    with torch.set_grad_enabled(executor == "sdpa"):
+    trains = executor == "sdpa" or device == "cuda"
+    with torch.set_grad_enabled(trains):
         for mine, theirs in zip(dit(pack), expected, strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
-    if executor == "sdpa":
+            torch.testing.assert_close(mine.cpu(), theirs, **near)
+    if trains:
         for name, gradient in gradients(dit, pack).items():
-            torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(gradient.cpu(), expected_gradients[name], **near)
+
+
+@pytest.mark.parametrize("device", ["cpu", on_cuda()])
+def test_weights_in_bf16_give_velocities_near_those_in_fp32(device: str) -> None:
+    dit, pack = random_dit(WIDE), small_pack(WIDE)
+    with torch.no_grad():
+        exact = dit(pack)
+        rounded = dit.to(device, torch.bfloat16)(pack)
+    for low, high in zip(rounded, exact, strict=True):
+        assert low.dtype == torch.float32
+        assert 0 < (low.cpu() - high).norm() / high.norm() < 0.03
 
 
 def test_a_model_can_be_built_on_the_meta_device() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from devices import on_cuda
 from torch import Tensor
 
 from rayramid.models.dit.config import DiTConfig
@@ -45,12 +46,14 @@ def cases() -> Iterator[tuple[str, DiTConfig, int, str]]:
     yield "official", OFFICIAL, 3, "none"
 
 
-def random_dit(config: DiTConfig) -> DiT:
+def random_dit(config: DiTConfig, device: str = "cpu") -> DiT:
     dit = DiT(config).double()
     draws = torch.Generator().manual_seed(1)
     for parameter in dit.parameters():
         torch.nn.init.normal_(parameter, std=0.2, generator=draws)
-    return dit
+    # The kernels of flex know no float64.
+    dit.executor = "sdpa"
+    return dit.to(device)
 
 
 def learn(dit: DiT, text: int) -> dict[str, Tensor]:
@@ -58,7 +61,7 @@ def learn(dit: DiT, text: int) -> dict[str, Tensor]:
     draws = torch.Generator().manual_seed(2)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=draws, dtype=torch.float64)
+        return torch.randn(shape, generator=draws, dtype=torch.float64).to(dit.patch_in.weight.device)
 
     clips = [TrainingClip(draw(3, 3, 8, 8), draw(text, 6), draw(5), 1, 2, key) for key in (7, 8)]
     pack, targets = training_pack(clips, dit.config, Pyramid(levels=2), seed=0)
@@ -91,18 +94,21 @@ def sample(dit: DiT) -> dict[str, Tensor]:
     return {"latents": session.latents_CTHW, "largest cache": torch.tensor(float(max(sizes)))}
 
 
-def work(rank: int, folder: str) -> None:
+def work(rank: int, folder: str, device: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    backend = {"cpu": "gloo", "cuda": "nccl"}[device]
+    dist.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
     results = {}
     for name, config, text, recompute in cases():
-        dit = random_dit(config)
+        dit = random_dit(config, device)
         dit.sequence_group, dit.recompute = dist.group.WORLD, recompute
         results[name] = learn(dit, text)
         for parameter in dit.parameters():
             dist.all_reduce(parameter.grad)
             parameter.grad /= RANKS
-    dit = random_dit(SHARED)
+    dit = random_dit(SHARED, device)
     dit.sequence_group = dist.group.WORLD
     torch.save((results, sample(dit)), f"{folder}/{rank}.pt")
     with pytest.raises(ValueError, match="1 heads cannot be split over 2 ranks"):
@@ -110,9 +116,10 @@ def work(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_equal_one_process_in_velocities_gradients_and_samples(tmp_path: Path) -> None:
-    multiprocessing.spawn(work, (str(tmp_path),), nprocs=RANKS)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(RANKS)]
+@pytest.mark.parametrize("device", ["cpu", on_cuda(RANKS)])
+def test_two_ranks_equal_one_process_in_velocities_gradients_and_samples(tmp_path: Path, device: str) -> None:
+    multiprocessing.spawn(work, (str(tmp_path), device), nprocs=RANKS)
+    found = [torch.load(tmp_path / f"{rank}.pt", map_location="cpu") for rank in range(RANKS)]
     for name, config, text, _ in cases():
         expected = learn(random_dit(config), text)
         for results, _ in found:

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from devices import on_cuda
 
 from rayramid.models import storage
 from rayramid.models.brief import write_brief
 from rayramid.models.checkpoint import load_model
 from rayramid.models.errors import UserError
+from rayramid.models.precision import sampling_dtype
 from rayramid.models.render import render
 from rayramid.models.sprites.captions import held_out, parse
 from rayramid.models.sprites.judge.verdict import judge
@@ -45,9 +47,10 @@ def test_its_weights_are_bfloat16_and_at_most_16_mib():
     assert stored <= 16 * 2**20
 
 
-def test_its_first_video_of_a_caption_kept_from_training_shows_what_the_caption_names():
+@pytest.mark.parametrize("device", ["cpu", on_cuda()])
+def test_its_first_video_of_a_caption_kept_from_training_shows_what_the_caption_names(device):
     assert held_out(parse(CAPTION))
-    model = load_model(SPRITES, dtype=torch.float32)
+    model = load_model(SPRITES, device, sampling_dtype(device))
     brief = write_brief(model.card, CAPTION, seconds=17 / model.card.fps, seed=9)
     video_THWC = np.concatenate(list(render(model, brief)))
     verdict = judge(video_THWC, parse(CAPTION))

@@ -1,9 +1,8 @@
 """Small real files for the pipelines' tests, roots of both kinds (a folder and a bucket), models and who writes."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,37 +10,11 @@ from caption_server import Server
 from numpy.typing import NDArray
 
 from rayramid.models.media.write import write_mp4
-from rayramid.pipelines import curate
-from rayramid.pipelines.job import Recipe
-from rayramid.pipelines.plan import Shard, read_shard
-from rayramid.pipelines.spec import Workers
-from rayramid.pipelines.worker import work
 
 
 @pytest.fixture(params=["folder", "bucket"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path) if request.param == "folder" else request.getfixturevalue("s3_bucket")
-
-
-@pytest.fixture(scope="module")
-def in_process() -> Iterator[None]:
-    """Jobs are done here, shard by shard: for what is about their results and not about Ray."""
-
-    def execute(
-        root: str, run: str, recipe: Recipe, shards: Sequence[Shard], workers: Workers, on_shard: Callable[[], None]
-    ) -> None:
-        job = recipe()
-        for shard in shards:
-            work(root, run, job, *read_shard(shard.job, shard.plan, shard.row_group))
-            on_shard()
-
-    def begin(function: Callable[..., Any], workers: Workers, *args: Any) -> Callable[[], Any]:
-        return lambda: function(*args)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curate, "execute", execute)
-        patch.setattr(curate, "begin", begin)
-        yield
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from devices import NEAR, on_cuda
 
 from rayramid.models.vae.config import VAEConfig
 from rayramid.models.vae.model import CausalVAE
@@ -89,16 +90,28 @@ def test_decoding_in_chunks_equals_decoding_at_once(config, sizes):
     torch.testing.assert_close(decode_chunks(vae, z, sizes), whole, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("device", ["cpu", on_cuda()])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
-def test_chunks_agree_in_the_dtypes_of_inference(dtype):
-    vae, video = random_vae(EXTRAS, dtype), random_video(17, dtype)
+def test_chunks_agree_in_the_dtypes_of_inference(dtype, device):
+    vae, video = random_vae(EXTRAS, dtype).to(device), random_video(17, dtype).to(device)
     within = {torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
     whole, _ = vae.encode(video)
     assert whole.dtype == dtype
     torch.testing.assert_close(encode_chunks(vae, video, (1, 16)), whole, rtol=within, atol=within)
     z = posterior_mean(whole)
     torch.testing.assert_close(decode_chunks(vae, z, (1, 1, 1)), vae.decode(z)[0], rtol=within, atol=within)
+
+
+@pytest.mark.parametrize("device", [on_cuda()])
+@torch.no_grad()
+def test_cuda_encodes_and_decodes_as_the_cpu(device):
+    vae, video = random_vae(EXTRAS, torch.float32), random_video(17, torch.float32)
+    whole, _ = vae.encode(video)
+    frames, _ = vae.decode(posterior_mean(whole))
+    vae.to(device)
+    torch.testing.assert_close(encode_chunks(vae, video.to(device), (1, 16)).cpu(), whole, **NEAR)
+    torch.testing.assert_close(decode_chunks(vae, posterior_mean(whole).to(device), (1, 2)).cpu(), frames, **NEAR)
 
 
 @pytest.mark.parametrize("config", [PLAIN, EXTRAS], ids=["plain", "extras"])

@@ -71,13 +71,17 @@ def _rank(spec: dict[str, Any], world: int, rank: int, meeting: str, die_at: int
         dist.destroy_process_group()
 
 
-def in_processes(work: Callable[..., None], world: int, rendezvous: Path, *arguments: Any) -> None:
-    """Calls `work(rank, *arguments)` on `world` ranks of one gloo group; raises what one of them raises."""
-    mp.spawn(_work, (work, world, str(rendezvous / "meeting"), arguments), nprocs=world)
+def in_processes(
+    work: Callable[..., None], world: int, rendezvous: Path, *arguments: Any, backend: str = "gloo"
+) -> None:
+    """Calls `work(rank, *arguments)` on `world` ranks of one group; raises what one of them raises."""
+    mp.spawn(_work, (work, world, str(rendezvous / "meeting"), arguments, backend), nprocs=world)
 
 
-def _work(rank: int, work: Callable[..., None], world: int, meeting: str, arguments: tuple[Any, ...]) -> None:
+def _work(
+    rank: int, work: Callable[..., None], world: int, meeting: str, arguments: tuple[Any, ...], backend: str
+) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", world_size=world, rank=rank)
+    dist.init_process_group(backend, init_method=f"file://{meeting}", world_size=world, rank=rank)
     work(rank, *arguments)
     dist.destroy_process_group()

@@ -1,5 +1,6 @@
 """Checkpoints: exact, committed in one instant, pruned; half ones are never read."""
 
+import pickle
 import sys
 from pathlib import Path
 
@@ -82,6 +83,38 @@ def test_a_damaged_file_is_named(tmp_path):
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"__0_0\.distcp: missing or damaged.*step-00000010\.json"):
         checkpoints.load(str(tmp_path), checkpoints.latest(str(tmp_path)), fresh().tensors(), alone=True)
+
+
+class Attack:
+    """Unpickled without a check, it makes a file."""
+
+    def __init__(self, file):
+        self.file = str(file)
+
+    def __reduce__(self):
+        return (Path.touch, (Path(self.file),))
+
+
+def test_a_checkpoints_table_that_would_run_code_is_not_unpickled(tmp_path):
+    save(str(tmp_path), fresh(), 10)
+    table = tmp_path / "step-00000010.aa" / ".metadata"
+    honest = pickle.loads(table.read_bytes())
+    honest.planner_data = Attack(tmp_path / "attacked")
+    table.write_bytes(pickle.dumps(honest))
+    found = checkpoints.latest(str(tmp_path))
+    found.files[".metadata"] = table.stat().st_size
+    with pytest.raises(UserError, match=r"\.metadata: .*more than a checkpoint's table"):
+        checkpoints.load(str(tmp_path), found, fresh().tensors(), alone=True)
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_a_value_in_a_checkpoint_that_would_run_code_is_not_unpickled(tmp_path):
+    state = fresh().tensors()
+    state["optimizer"] = {"rate": Attack(tmp_path / "attacked")}
+    checkpoints.save(str(tmp_path), state, Checkpoint(10, 0, {}, "", 1, data="step-00000010.aa"))
+    with pytest.raises(UserError, match=r"optimizer\.rate: the checkpoint holds more than tensors and numbers"):
+        checkpoints.load(str(tmp_path), checkpoints.latest(str(tmp_path)), state, alone=True)
+    assert not (tmp_path / "attacked").exists()
 
 
 def test_two_runs_cannot_commit_the_same_step(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from devices import on_cuda
 from torch.distributed.tensor.debug import CommDebugMode
 
 from rayramid.models.errors import UserError
@@ -88,6 +89,34 @@ def test_two_ranks_compute_what_one_does_however_they_divide_it(spec, tmp_path):
     in_processes(train_all, 2, tmp_path, [each.model_dump(mode="json") for each in divided])
     for each in divided:
         assert_same_run(each, alone)
+
+
+def train_on_gpus(rank, specs):
+    torch.cuda.set_device(rank)
+    for fields in specs:
+        run(TrainSpec.model_validate(fields), Ranks.here(torch.device("cuda", rank)), silent)
+
+
+@pytest.mark.parametrize("device", [on_cuda(2)])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_two_gpus_over_nccl_compute_what_a_cpu_does(spec, tmp_path, precision, device):
+    layouts = {
+        "shards": {},
+        "sequence": {"parallel": {"sequence": 2}, "memory": {"recompute": "selective"}},
+        "compiled": {"compile": True},
+    }
+    fields = {**RUN, "precision": "float32"}
+    alone = settle(spec(output=str(tmp_path / "alone"), **fields))
+    run(alone, ALONE, silent)
+    fields["precision"] = precision
+    divided = [settle(spec(output=str(tmp_path / name), **fields, **layout)) for name, layout in layouts.items()]
+    specs = [each.model_dump(mode="json") for each in divided]
+    in_processes(train_on_gpus, 2, tmp_path, specs, backend="cpu:gloo,cuda:nccl")
+    within = {"float32": 2e-3, "bfloat16": 3e-2}[precision]
+    for each in divided:
+        for now, before in zip(told(each.output), told(alone.output), strict=True):
+            if "loss" in before:
+                assert now["loss"] == pytest.approx(before["loss"], rel=within), each.output
 
 
 @pytest.mark.slow
