@@ -1,5 +1,6 @@
 """Frames are checked against the numbers that made them, in many containers and codecs, by both decoders."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -262,3 +263,7 @@ def test_nothing_of_media_imports_torch() -> None:
         "rayramid.models.media.preview, rayramid.models.sprites.clip; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_test_is_left_a_real_time_process_by_an_encoder() -> None:
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER

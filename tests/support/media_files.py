@@ -1,6 +1,8 @@
 """Video files whose every frame tells its number and its orientation, made with PyAV for the media tests."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,16 @@ def corners(frame: NDArray[np.uint8]) -> list[str]:
     return names
 
 
+@contextmanager
+def _scheduling_kept() -> Iterator[None]:
+    """SVT-AV1 makes root's thread a real-time one (SCHED_FIFO 99), and with it all threads that this one starts later."""
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
+
+
 def make_video(
     path: Path,
     times: Iterable[int] = range(30),
@@ -55,7 +67,7 @@ def make_video(
     rotation: int = 0,
 ) -> Path:
     """Writes frame number `i` at tick `times[i]`, a tick being 1 / fps."""
-    with av.open(str(path), "w", options=container_options or {}) as container:
+    with _scheduling_kept(), av.open(str(path), "w", options=container_options or {}) as container:
         stream: Any = container.add_stream(codec, rate=fps)
         stream.height, stream.width = size
         stream.pix_fmt = pix_fmt
