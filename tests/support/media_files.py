@@ -47,7 +47,7 @@ def corners(frame: NDArray[np.uint8]) -> list[str]:
 
 @contextmanager
 def _scheduling_kept() -> Iterator[None]:
-    """SVT-AV1 makes the thread of root real-time (SCHED_FIFO 99), and with it all threads that this one starts later."""
+    """SVT-AV1 makes the thread of root real-time (SCHED_FIFO 99), and with it all that this one starts later."""
     policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         yield
