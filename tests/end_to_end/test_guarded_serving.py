@@ -19,6 +19,8 @@ from rayramid.serve.keys import KeyRing
 from rayramid.serve.spec import JudgeOptions, KeyLimits, Limits, RemoteOptions, SafetyOptions, SamplerOptions, ServeSpec
 from rayramid.serve.wire import CreateVideo
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 200
 
 

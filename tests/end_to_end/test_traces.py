@@ -96,7 +96,7 @@ def finish(folder: Path, root: str, keys: list[str]) -> Chain:
     store = Store(str(folder / "store"))
     request = CreateVideo(prompt="a cat", seed=7)
     model = Model.of(load_card(folder_of_model), "mine")
-    job = Acceptance(model, Limits()).creation(request, new_id(), "me", image=False)
+    job = Acceptance(Limits()).creation(request, model, new_id(), "me", image=False)
     store.add(job)
     file = folder / "store" / "videos" / job.id / "video.mp4"
     said = provenance(

@@ -18,7 +18,6 @@ import pytest
         ({"steps": 0}, "steps", "greater than or equal to 1"),
         ({"guidance_scale": "NaN"}, "guidance_scale", "valid number"),
         ({"rewrite_prompt": 1}, "rewrite_prompt", "valid boolean"),
-        ({"model": "sora-2"}, "model", "'tiny'"),
         ({"sed": 1}, "sed", "did you mean 'seed'?"),
         ({"input_reference": {"image_url": "https://example.com/a.png"}}, "input_reference", "data:"),
         ({"input_reference": {"image_url": "data:image/png;base64,AAAA"}}, "input_reference", "picture"),

@@ -62,6 +62,7 @@ def until(tasks, step):
     return found
 
 
+@pytest.mark.slow
 def test_videos_come_while_the_workers_hold_every_cpu_and_once(trained, busy):
     wanted = trained()
     with VideoTasks(wanted) as tasks:
