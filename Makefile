@@ -61,9 +61,9 @@ format: setup ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-audit: setup ## Ask the Python advisory database for known weaknesses of what is installed
+audit: setup ## Ask the OSV database for known weaknesses of what is installed (fails if it does not answer)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[audit]'
-	$(BIN)/pip-audit --local --skip-editable
+	$(BIN)/pip-audit --local --skip-editable --vulnerability-service osv
 
 sbom: setup ## Write build/sbom.json: every installed package with its version and licence, as CycloneDX
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[audit]'
