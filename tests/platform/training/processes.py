@@ -3,6 +3,7 @@
 import importlib
 import os
 import signal
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
@@ -69,6 +70,7 @@ def _rank(spec: dict[str, Any], world: int, rank: int, meeting: str, die_at: int
     loop.run(spec_model(spec["kind"]).model_validate(spec), Ranks.here(torch.device("cpu")), report)
     if world > 1:
         dist.destroy_process_group()
+    _leave()
 
 
 def in_processes(
@@ -85,3 +87,11 @@ def _work(
     dist.init_process_group(backend, init_method=f"file://{meeting}", world_size=world, rank=rank)
     work(rank, *arguments)
     dist.destroy_process_group()
+    _leave()
+
+
+def _leave() -> None:
+    """Ends the process, its work done. Torch's threads may outlive the interpreter, whose end then aborts, rarely."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
