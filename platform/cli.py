@@ -12,6 +12,7 @@ import typer
 from rayramid import __version__
 from rayramid.models.errors import UserError
 from rayramid.platform.commands import (
+    ablate,
     bench,
     dashboards,
     data,
@@ -47,6 +48,7 @@ app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)
+app.command("ablate")(ablate.ablate)
 app.command("serve")(serve.serve)
 app.command("bench")(bench.bench)
 app.add_typer(keys.app, name="keys")

@@ -21,6 +21,7 @@ KINDS: Mapping[str, str] = {
     "vae": "rayramid.platform.training.vae.spec:VAESpec",
     "serve": "rayramid.serve.spec:ServeSpec",
     "eval": "rayramid.platform.evaluation.spec:EvalSpec",
+    "ablation": "rayramid.platform.ablation.spec:AblationSpec",
 }
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")

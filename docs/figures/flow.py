@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from docs.figures import svg
+from rayramid.models import svg
 from rayramid.models.pyramid import Pyramid
 
 LEVELS = 3

@@ -1,6 +1,6 @@
 """The temporal pyramid: at which level each target sees each unit before it, as `models/history.py` says."""
 
-from docs.figures import svg
+from rayramid.models import svg
 from rayramid.models.history import context_of
 
 LEVELS = 3

@@ -1,6 +1,6 @@
 """The visibility table of one packed training sequence, as attention gets it."""
 
-from docs.figures import svg
+from rayramid.models import svg
 from rayramid.models.history import Segment, sees
 from rayramid.models.presets import preset
 from rayramid.models.sequence import training_segments

@@ -30,6 +30,11 @@ def line(points: Iterable[tuple[float, float]], colour: str = INK, *, arrow: boo
     return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"{ends}/>'
 
 
+def dot(x: float, y: float, colour: str = INK) -> str:
+    """A small filled circle around (x, y)."""
+    return f'<circle cx="{x:g}" cy="{y:g}" r="3" fill="{colour}"/>'
+
+
 def document(width: float, height: float, title: str, shapes: Iterable[str]) -> str:
     """The file; its title is what a screen reader reads."""
     head = (
