@@ -10,6 +10,7 @@ measure; `ratio` is `other` / `ours` for batching and `ours` / `other` for the r
   unit of that video (`other`), all units in equally many steps; the goal is 1.5 or less.
 - gateway_retrieve, gateway_create: milliseconds of one request over HTTP (`ours`), the median of many, and of what it
   reads or writes in the store (`other`); the goal is 10 for the difference.
+- keyed_retrieve, keyed_create: the same with API keys, of an endpoint of its own; the measure's name is `keyed`.
 - idle_streams: CPU milliseconds in a second of proxy, gateway and broker while 200 streams wait for a video that is not
   being made (`ours`), beyond those without streams (`other`).
 """
@@ -47,7 +48,8 @@ from rayramid.models.vae.pca import pca_vae
 from rayramid.serve.acceptance import Acceptance
 from rayramid.serve.embeddings import Embeddings
 from rayramid.serve.job import Job, Model, new_id
-from rayramid.serve.spec import Limits, SamplerOptions, ServeSpec
+from rayramid.serve.keys import KeyRing
+from rayramid.serve.spec import KeyLimits, Limits, SamplerOptions, ServeSpec
 from rayramid.serve.store import Store
 from rayramid.serve.wire import CreateVideo
 from rayramid.serve.worker import Worker
@@ -165,7 +167,7 @@ def measure_long_video(bench: Bench) -> None:
 
 
 @contextmanager
-def endpoint(model: str, folder: Path) -> Iterator[str]:
+def endpoint(model: str, folder: Path, *, keyed: bool = False) -> Iterator[str]:
     import ray
 
     from rayramid.serve.app import deploy, stop
@@ -181,7 +183,10 @@ def endpoint(model: str, folder: Path) -> Iterator[str]:
     )
     try:
         options = SamplerOptions(threads=1, max_sessions=1)
-        spec = ServeSpec(model=model, store=str(folder), port=0, keys=False, sampler=options, limits=Limits(queue=1000))
+        limits = Limits(queue=1000, per_key=KeyLimits())
+        spec = ServeSpec(
+            model=model, store=str(folder), port=0, keys=None if keyed else False, sampler=options, limits=limits
+        )
         yield deploy(spec)
         stop()
     finally:
@@ -207,8 +212,10 @@ def measure_first_segment(url: str) -> None:
     report("first_segment", ratio=best / unit, ours=best, other=unit, unit="s")
 
 
-def measure_gateway(url: str, store: Store, scratch: Store) -> None:
-    with httpx.Client(base_url=f"{url}/v1", timeout=600) as http:
+def measure_gateway(url: str, folder: Path, name: str, key: str | None = None) -> None:
+    store, scratch = Store(str(folder)), Store(f"{folder}-scratch")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=f"{url}/v1", headers=headers, timeout=600) as http:
         video = http.post("/videos", json={"prompt": "a cat"}).json()["id"]
         while http.get(f"/videos/{video}").json()["status"] != "completed":
             time.sleep(0.2)
@@ -216,7 +223,7 @@ def measure_gateway(url: str, store: Store, scratch: Store) -> None:
             median_ms(lambda: http.get(f"/videos/{video}"), 200),
             median_ms(lambda: store.video(video), 200),
         )
-        report("gateway_retrieve", ours=retrieve, other=load, overhead=retrieve - load, unit="ms")
+        report(f"{name}_retrieve", ours=retrieve, other=load, overhead=retrieve - load, unit="ms")
         blocker = http.post("/videos", json={"prompt": "x", "seconds": 60, "steps": 200}).json()["id"]
         job = store.job(blocker)
         assert job is not None
@@ -227,7 +234,7 @@ def measure_gateway(url: str, store: Store, scratch: Store) -> None:
 
         taken = median_ms(create, 50)
         keep = median_ms(lambda: scratch.add(job), 50)
-        report("gateway_create", ours=taken, other=keep, overhead=taken - keep, unit="ms")
+        report(f"{name}_create", ours=taken, other=keep, overhead=taken - keep, unit="ms")
         for each in (*created, blocker):
             http.delete(f"/videos/{each}")
 
@@ -281,16 +288,22 @@ def main(chosen: set[str]) -> None:
             measure_batching(Bench(loaded, Path(folder, "batching")))
         if "long_video" in chosen:
             measure_long_video(Bench(loaded, Path(folder, "long")))
-        if not chosen - {"batching", "long_video"}:
+        if "keyed" in chosen:
+            store = Path(folder, "keyed")
+            _, key = KeyRing(str(store / "access")).create("benchmark", KeyLimits())
+            with endpoint(model, store, keyed=True) as url:
+                measure_gateway(url, store, "keyed", key)
+        if not chosen - {"batching", "long_video", "keyed"}:
             return
-        with endpoint(model, Path(folder, "store")) as url:
+        store = Path(folder, "store")
+        with endpoint(model, store) as url:
             if "first_segment" in chosen:
                 measure_first_segment(url)
             if "gateway" in chosen:
-                measure_gateway(url, Store(f"{folder}/store"), Store(f"{folder}/scratch"))
+                measure_gateway(url, store, "gateway")
             if "idle_streams" in chosen:
                 measure_idle_streams(url)
 
 
 if __name__ == "__main__":
-    main(set(sys.argv[1:]) or {"batching", "long_video", "first_segment", "gateway", "idle_streams"})
+    main(set(sys.argv[1:]) or {"batching", "long_video", "first_segment", "gateway", "keyed", "idle_streams"})
