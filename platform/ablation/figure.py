@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from textwrap import wrap
-from typing import Any
+from typing import Any, Literal
 
 from rayramid.models import svg
 from rayramid.platform.ablation.result import DISTANCES
@@ -18,6 +18,8 @@ COLOURS = (svg.CONTEXT, svg.TARGET, svg.TEXT, "#059669", "#7c3aed", svg.GREY)
 PARTS = ("colours", "shapes", "motions", "sharp", "persistent")
 COLUMNS, PANEL, HEIGHT = 3, 250, 170
 LEFT, GAP, TOP, CHARACTERS = 52, 66, 66, 125
+# Left free at both ends of a panel, as a share of its width.
+MARGIN = 0.06
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,20 @@ class Panel:
 
     Attributes:
         title: what is measured.
-        axis: what x is.
+        axis: what x is: operations on a logarithmic axis, where equal distances are equal factors, or units.
         series: of each arm.
         share: values are shares, drawn from 0 to 1.
     """
 
     title: str
-    axis: str
+    axis: Literal["training TFLOP", "unit"]
     series: Sequence[Series]
     share: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one point, so that no line joins any."""
+        return all(len(series.x) == 1 for series in self.series)
 
 
 def figure(result: Mapping[str, Any]) -> str:
@@ -73,9 +80,10 @@ def panels(result: Mapping[str, Any]) -> list[Panel]:
     """Distances, then the parts of verdicts over the longest length, then distances by unit."""
     arms = {name: list(arm["seeds"].values()) for name, arm in result["arms"].items()}
     x = {name: [fmean(p["tflop"] for p in points) for points in zip(*arms[name], strict=True)] for name in arms}
-    axis = "training TFLOP"
     found = [
-        Panel(words, axis, [Series(a, x[a], [[p[name] for p in points] for points in arms[a]]) for a in arms])
+        Panel(
+            words, "training TFLOP", [Series(a, x[a], [[p[name] for p in points] for points in arms[a]]) for a in arms]
+        )
         for name, words in DISTANCES.items()
         if name in result["distances"] and name != "kernel"
     ]
@@ -87,7 +95,7 @@ def panels(result: Mapping[str, Any]) -> list[Panel]:
             Series(a, x[a], [[p["right"][str(length)][part] / p["videos"] for p in points] for points in arms[a]])
             for a in arms
         ]
-        found.append(Panel(f"{part} right, share of videos", axis, of_arms, share=True))
+        found.append(Panel(f"{part} right, share of videos", "training TFLOP", of_arms, share=True))
     if length > 1:
         for name, words in (("frechet", "Fréchet distance"), ("sharpness", "sharpness (drawn scenes: 1)")):
             curves = {a: [points[-1][f"{name}_by_unit"] for points in arms[a]] for a in arms}
@@ -109,38 +117,64 @@ def _claim(claim: Mapping[str, str] | None) -> list[str]:
 
 
 def _draw(panel: Panel, left: float, top: float) -> list[str]:
-    base = top + HEIGHT
-    values = [value for series in panel.series for seed in series.seeds for value in seed]
-    low, high = (0.0, max(values)) if panel.share or min(values) >= 0 else (min(values), max(values))
-    step = _step(high - low)
-    low, high = math.floor(low / step) * step, max(math.ceil(high / step) * step, low + step)
-    alone = all(len(series.x) == 1 for series in panel.series)
-    end = max(x for series in panel.series for x in series.x) or 1
-
-    def at(number: int, x: float, y: float) -> tuple[float, float]:
-        across = (number + 0.5) / len(panel.series) if alone else x / end
-        return left + PANEL * across, base - HEIGHT * (y - low) / (high - low)
-
+    frame = _Frame.of(panel, left, top)
     shapes = [svg.label(left + PANEL / 2, top - 10, panel.title, size=12)]
-    for tick in range(round((high - low) / step) + 1):
-        value = low + tick * step
-        _, y = at(0, 0, value)
-        shapes += [svg.line([(left, y), (left + PANEL, y)], svg.FAINT)]
+    for value in frame.ticks:
         words = f"{100 * value:g} %" if panel.share else f"{value:g}"
-        shapes += [svg.label(left - 6, y + 4, words, anchor="end", size=11)]
+        shapes += [svg.line([(left, frame.y(value)), (left + PANEL, frame.y(value))], svg.FAINT)]
+        shapes += [svg.label(left - 6, frame.y(value) + 4, words, anchor="end", size=11)]
+    base = top + HEIGHT
     shapes += [svg.line([(left, base), (left + PANEL, base)])]
-    if not alone:
-        shapes += [svg.label(at(0, x, low)[0], base + 15, f"{x:.3g}", size=11) for x in panel.series[0].x]
+    if not panel.alone:
+        shapes += [svg.label(frame.x(x), base + 15, f"{x:.2g}", size=11) for x in panel.series[0].x]
         shapes += [svg.label(left + PANEL / 2, base + 32, panel.axis, size=11, fill=svg.GREY)]
     for number, (series, colour) in enumerate(zip(panel.series, COLOURS, strict=False)):
-        means = [at(number, x, y) for x, y in zip(series.x, series.means, strict=True)]
-        if alone:
-            (x, y), half = means[0], PANEL / len(panel.series) / 4
-            means = [(x - half, y), (x + half, y)]
-        shapes += [svg.line(means, colour)]
+        if panel.alone:
+            slot = PANEL / len(panel.series)
+            places = [left + slot * (number + 0.5)]
+            ends = [places[0] - slot / 4, places[0] + slot / 4]
+            shapes += [svg.line([(x, frame.y(series.means[0])) for x in ends], colour)]
+        else:
+            places = [frame.x(x) for x in series.x]
+            shapes += [svg.line(zip(places, map(frame.y, series.means), strict=True), colour)]
         for seed in series.seeds:
-            shapes += [svg.dot(*at(number, x, y), colour) for x, y in zip(series.x, seed, strict=True)]
+            shapes += [svg.dot(x, frame.y(y), colour) for x, y in zip(places, seed, strict=True)]
     return shapes
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where a panel's values are in pixels: `first` and `last` on its x axis, and the values at the lines across it."""
+
+    left: float
+    top: float
+    logarithmic: bool
+    first: float
+    last: float
+    ticks: Sequence[float]
+
+    @classmethod
+    def of(cls, panel: Panel, left: float, top: float) -> "_Frame":
+        """Of a panel at a place."""
+        values = [value for series in panel.series for seed in series.seeds for value in seed]
+        low = min(0.0, *values)
+        step = _step(max(values) - low)
+        lowest = math.floor(low / step)
+        ticks = [step * n for n in range(lowest, max(math.ceil(max(values) / step), lowest + 1) + 1)]
+        x = [each for series in panel.series for each in series.x]
+        return cls(left, top, panel.axis == "training TFLOP", min(x), max(x), ticks)
+
+    def x(self, value: float) -> float:
+        """Of a value on the x axis."""
+        if self.logarithmic:
+            share = math.log(value / self.first) / max(math.log(self.last / self.first), 1e-9)
+        else:
+            share = (value - self.first) / max(self.last - self.first, 1e-9)
+        return self.left + PANEL * (MARGIN + share * (1 - 2 * MARGIN))
+
+    def y(self, value: float) -> float:
+        """Of a value on the y axis."""
+        return self.top + HEIGHT * (self.ticks[-1] - value) / (self.ticks[-1] - self.ticks[0])
 
 
 def _step(span: float) -> float:

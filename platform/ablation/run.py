@@ -16,6 +16,7 @@ import torch
 
 from rayramid.models import storage
 from rayramid.models.checkpoint import git_revision
+from rayramid.models.random_features import NAME
 from rayramid.platform.ablation import arm as arms
 from rayramid.platform.ablation.figure import figure
 from rayramid.platform.ablation.measure import reference
@@ -81,7 +82,8 @@ class Ablation:
         """Where the measurements of an arm at a point are."""
         run = self.runs[arm, seed]
         sampled = run.model_dump(mode="json", include={"model", "sampling"})
-        identity = fingerprint({"trained": trains(run)}, sampled, self.spec.measure.model_dump(mode="json"))
+        parts = {"trained": trains(run), "features": NAME}
+        identity = fingerprint(parts, sampled, self.spec.measure.model_dump(mode="json"))
         return storage.join(self.spec.output, "measured", f"{slug(arm)}-{seed}-{mark.step:08d}.{identity}.json")
 
     def left(self) -> list[Piece]:
@@ -127,7 +129,9 @@ def ablate(
         "revision": git_revision(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "spec": spec.model_dump(mode="json"),
+        "features": NAME,
+        # Where it was done is no one else's business.
+        "spec": spec.model_dump(mode="json", exclude={"output", "runs"}),
         **sum_up(spec, ablation.found()),
     }
     storage.write_atomic(storage.join(spec.output, RESULT), json.dumps(result, indent=1).encode() + b"\n")
