@@ -63,8 +63,7 @@ def train_and_measure(
         began = time.monotonic()
         found: dict[str, Any] = {"step": step, "tflop": piece.mark.tflop, "targets": piece.mark.targets}
         found["parameters"] = parameter_count(configure(specs[arm].model)[0])
-        if spec.measure.loss:
-            found["loss"] = next(record["validation_loss"] for record in records if "validation_loss" in record)
+        found["loss"] = next((record["validation_loss"] for record in records if "validation_loss" in record), None)
         if truth is not None:
             found |= measured(load(specs[arm], step), spec.measure, truth)
         found["seconds"] = {"training": round(seconds, 1), "measuring": round(time.monotonic() - began, 1)}

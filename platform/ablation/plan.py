@@ -1,7 +1,6 @@
 """What an ablation does, as pure functions of its spec and of what is there: its runs, their steps, what is left."""
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -143,8 +142,3 @@ def pieces(
             if todo:
                 found.append(Piece(arm, seed, mark, todo))
     return found
-
-
-def slug(name: str) -> str:
-    """An arm's name as a part of a path."""
-    return "-".join(re.findall(r"[a-z0-9]+", name.lower()))

@@ -40,7 +40,7 @@ def sum_up(spec: AblationSpec, found: Found) -> dict[str, Any]:
     """
     arms = {name: list(seeds.values()) for name, seeds in found.items()}
     first, *others = arms
-    names = [name for name in DISTANCES if name in arms[first][0][0]]
+    names = [name for name in DISTANCES if name in arms[first][0][0] and (name != "loss" or spec.measure.loss)]
     distances = {name: {arm: _spreads(name, seeds) for arm, seeds in arms.items()} for name in names}
     faster: dict[str, dict[str, Any]] = {}
     for name in names:

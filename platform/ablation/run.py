@@ -1,8 +1,10 @@
 """An ablation on a Ray cluster: runs dealt to workers, measurements and a result in a folder.
 
-measured/ARM-SEED-STEP.ID.json    what was measured at a point; ID is that of all it depends on
-result.json                       every number, with the command, revision, seeds and machine that gave it
-figure.svg                        the same beside what the paper claims
+result.json    every number, with the command, revision, seeds and machine that gave it
+figure.svg     the same beside what the paper claims
+
+What was measured is kept with the runs, which ablations share: measured/STEP.ID.json, where ID is that of all that it
+depends on beside the weights.
 """
 
 import json
@@ -20,17 +22,7 @@ from rayramid.models.random_features import NAME
 from rayramid.platform.ablation import arm as arms
 from rayramid.platform.ablation.figure import figure
 from rayramid.platform.ablation.measure import reference
-from rayramid.platform.ablation.plan import (
-    Mark,
-    Piece,
-    fingerprint,
-    overrides,
-    pieces,
-    run_of,
-    slug,
-    training_of,
-    trains,
-)
+from rayramid.platform.ablation.plan import Mark, Piece, fingerprint, overrides, pieces, run_of, training_of
 from rayramid.platform.ablation.result import sum_up
 from rayramid.platform.ablation.spec import AblationSpec
 from rayramid.platform.evaluation.run import machine
@@ -82,9 +74,9 @@ class Ablation:
         """Where the measurements of an arm at a point are."""
         run = self.runs[arm, seed]
         sampled = run.model_dump(mode="json", include={"model", "sampling"})
-        parts = {"trained": trains(run), "features": NAME}
-        identity = fingerprint(parts, sampled, self.spec.measure.model_dump(mode="json"))
-        return storage.join(self.spec.output, "measured", f"{slug(arm)}-{seed}-{mark.step:08d}.{identity}.json")
+        measure = self.spec.measure.model_dump(mode="json", exclude={"loss"})
+        identity = fingerprint({"features": NAME}, sampled, measure)
+        return storage.join(run.output, "measured", f"{mark.step:08d}.{identity}.json")
 
     def left(self) -> list[Piece]:
         """What is left to do."""

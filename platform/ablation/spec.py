@@ -26,7 +26,7 @@ class Measure(Strict):
     """What is measured of the averaged weights at every point.
 
     Attributes:
-        loss: whether the held-out velocity loss of the arms compares: they predict the same targets.
+        loss: whether the held-out velocity losses of the arms compare: they predict the same targets.
         prompts: videos made from held-out captions; none are made at 0.
         lengths: first frames that are judged; the longest is made. 1 makes images.
         reference: drawn scenes that the Fréchet distance compares with.

@@ -19,6 +19,9 @@ from rayramid.models.tiny import write_tiny_text
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
+MEASURED = "*/measured/*.json"
+
+
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
     """One level against three on a handful of blobs, a few steps each; and the three without corrective noise."""
@@ -61,19 +64,19 @@ def ablating(spec: Path, address: str, *arguments: str) -> Iterator[subprocess.P
 
 
 def test_killed_and_started_again_it_measures_what_it_would_have_measured(spec, ray_cluster, tmp_path):
-    measured = tmp_path / "killed" / "measured"
+    runs = tmp_path / "killed" / "runs"
     with ablating(spec, ray_cluster) as driver:
-        wait_until(lambda: any(measured.glob("*.json")))
+        wait_until(lambda: any(runs.glob(MEASURED)))
         driver.kill()
         assert driver.wait(600) == -signal.SIGKILL
-    before = {file: file.stat().st_mtime_ns for file in measured.glob("*.json")}
+    before = {file: file.stat().st_mtime_ns for file in runs.glob(MEASURED)}
     assert 0 < len(before) < 6
     with ablating(spec, ray_cluster) as driver:
         assert driver.wait(900) == 0, (tmp_path / "said.txt").read_text()
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
     result = json.loads((tmp_path / "killed" / "result.json").read_text())
-    assert len(list((tmp_path / "killed" / "runs").iterdir())) == 2
+    assert len(list(runs.iterdir())) == 2
     assert "<circle" in (tmp_path / "killed" / "figure.svg").read_text()
     for arm, found in result["arms"].items():
         first, last = found["seeds"]["0"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rayramid.models.errors import UserError
-from rayramid.platform.ablation.plan import Mark, Piece, dotted, marks, overrides, pieces, run_of, slug, training_of
+from rayramid.platform.ablation.plan import Mark, Piece, dotted, marks, overrides, pieces, run_of, training_of
 from rayramid.platform.ablation.spec import AblationSpec
 from rayramid.platform.spec import load_spec
 from rayramid.platform.training.model import configure
@@ -128,7 +128,3 @@ def test_a_base_whose_points_would_not_be_runs_of_their_own_is_refused(changes, 
 def test_points_rise_to_the_end(points):
     with pytest.raises(ValidationError, match="points"):
         ablation(points=points)
-
-
-def test_names_become_parts_of_paths():
-    assert slug("4 (all) / Flow matching") == "4-all-flow-matching"
