@@ -44,6 +44,10 @@ class Cache:
         """
         self._entries = [entry for entry in self._entries if self._needed(entry[0], unit)]
 
+    def keep(self, segments: Sequence[Segment]) -> None:
+        """Drop all but these."""
+        self._entries = [entry for entry in self._entries if entry[0] in segments]
+
     def drop(self) -> None:
         """Forget everything."""
         self._entries = []

@@ -10,6 +10,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from rayramid.models import storage
+from rayramid.models.card import load_card
 from rayramid.models.errors import UserError
 from rayramid.serve.autoscaling import Backlog
 from rayramid.serve.releases import Releases, versions_of
@@ -84,9 +85,13 @@ def check(spec: ServeSpec) -> None:
     """Find out without Ray, in a moment, whether the endpoint could start.
 
     Raises:
-        UserError: no model, no such safety hook, a store that can't be written, or a port that can't be taken.
+        UserError: no model, or one with fewer heads than a sampler has ranks; no such safety hook, a store that can't
+            be written, or a port that can't be taken.
     """
-    versions_of(spec)
+    for name, version in versions_of(spec).items():
+        heads = load_card(version.folder).dit["heads"]
+        if spec.sampler.ranks > heads:
+            raise UserError(f"sampler.ranks is {spec.sampler.ranks}, but {name} has {heads} heads for them to share")
     for judge in (spec.safety.prompts, spec.safety.frames):
         if judge is not None and not judge.hook.startswith("http"):
             resolve(judge.hook)

@@ -36,7 +36,9 @@ def calibrate(sampler: Sampler, vae: CausalVAE, card: ModelCard, options: Sample
     seconds = time.monotonic() - started
     parameter = next(sampler.dit.parameters())
     per_token = cache_bytes(sampler.dit.config, 1) * parameter.element_size() // BF16
-    return Capacity(_room(options, parameter.device) // per_token, tokens / seconds)
+    # Ranks have their own heads' alone; each GPU is one rank's, and the host's memory is that of all.
+    sharing = options.ranks if parameter.device.type == "cuda" else 1
+    return Capacity(_room(options, parameter.device) * sharing // per_token, tokens / seconds)
 
 
 def _make(sampler: Sampler, vae: CausalVAE, brief: Brief) -> int:

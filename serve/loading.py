@@ -5,16 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from rayramid.models import storage
 from rayramid.models.card import load_card
-from rayramid.models.checkpoint import load_dit, pyramid_of
+from rayramid.models.checkpoint import pyramid_of
+from rayramid.models.crew import Crew
 from rayramid.models.errors import UserError
-from rayramid.models.lora import merge_adapter
 from rayramid.models.sampler import Sampler
-from rayramid.models.vae.io import load_vae
 from rayramid.serve.admission import Capacity
 from rayramid.serve.attempt import Embed
 from rayramid.serve.calibration import calibrate
+from rayramid.serve.holding import holding_of, load_decoder
 from rayramid.serve.releases import Version
 from rayramid.serve.safety import Judge
 from rayramid.serve.spec import SamplerOptions
@@ -29,6 +28,7 @@ def load_worker(
     store: Store,
     embed: Embed,
     options: SamplerOptions,
+    crew: Crew | None,
     judge: Judge | None,
     thread: ThreadPoolExecutor,
     traces: Traces | None = None,
@@ -40,6 +40,7 @@ def load_worker(
         store: where jobs live.
         embed: gives text embeddings of that model's encoders, on the device of the options.
         options: of this replica.
+        crew: that makes its forwards, if it is not this process alone.
         judge: of frames, if there is one.
         thread: where steps are made.
         traces: of attempts.
@@ -55,13 +56,10 @@ def load_worker(
     # A worker that was let go of before is in reference cycles; its memory shall be free first.
     gc.collect()
     torch.cuda.empty_cache()
-    device, dtype = device_of(options), getattr(torch, options.dtype)
     card = load_card(version.folder)
-    dit = load_dit(version.folder, card)
-    if version.adapter is not None:
-        merge_adapter(dit, version.adapter)
-    sampler = Sampler(dit.to(device, dtype), pyramid_of(card))
-    vae = load_vae(storage.join(version.folder, "vae")).to(device, dtype)
+    load = crew.load if crew else holding_of(options).load
+    sampler = Sampler(load(version.folder, card, version.adapter), pyramid_of(card))
+    vae = load_decoder(version.folder, options)
     capacity = calibrate(sampler, vae, card, options)
     worker = Worker(
         store,
@@ -76,8 +74,3 @@ def load_worker(
         thread=thread,
     )
     return worker, capacity
-
-
-def device_of(options: SamplerOptions) -> str:
-    """Torch's name of the device that a replica works on."""
-    return options.device or ("cuda" if options.num_gpus else "cpu")

@@ -8,15 +8,14 @@ Only Sampler and Text import torch.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
 from rayramid.models import storage
@@ -28,6 +27,7 @@ from rayramid.serve.catalogue import Catalogue
 from rayramid.serve.endpoint import Endpoint
 from rayramid.serve.estimate import Demand
 from rayramid.serve.gateway import create_app
+from rayramid.serve.handles import RemoteBroker, told_by
 from rayramid.serve.job import Job, Progress, Standing
 from rayramid.serve.keys import KeyRing
 from rayramid.serve.new_videos import NewVideos
@@ -35,7 +35,6 @@ from rayramid.serve.releases import Releases
 from rayramid.serve.remote import Remote
 from rayramid.serve.rewriter import Rewriter
 from rayramid.serve.safety import Judge
-from rayramid.serve.scheduler import UnavailableError
 from rayramid.serve.spec import KeyLimits, ServeSpec
 from rayramid.serve.staffing import Staffing
 from rayramid.serve.store import Store
@@ -46,10 +45,6 @@ if TYPE_CHECKING:
     from rayramid.models.text import TextEmbedding
 
 log = logging.getLogger(__name__)
-
-# How long a gateway waits for a broker that died to be replaced.
-PATIENCE_S = 30.0
-RETRY_S = 0.2
 
 
 class Text:
@@ -79,13 +74,15 @@ class Sampler:
         import torch
 
         from rayramid.models.text import TextEmbedding
-        from rayramid.serve.loading import device_of, load_worker
+        from rayramid.serve.holding import begin_crew, holding_of
+        from rayramid.serve.loading import load_worker
         from rayramid.serve.workers import GoneError, Workers
 
         options, store = spec.sampler, store_of(spec)
         if options.threads:
             torch.set_num_threads(options.threads)
-        device = device_of(options)
+        device = holding_of(options).device
+        crew = begin_crew(options)
         judge = Judge(spec.safety.frames) if spec.safety.frames else None
         thread = ThreadPoolExecutor(1, "step")
 
@@ -98,7 +95,9 @@ class Sampler:
             store,
             Releases(spec.store),
             options.models,
-            lambda version: load_worker(version, store, partial(embed, version.folder), options, judge, thread, traces),
+            lambda version: load_worker(
+                version, store, partial(embed, version.folder), options, crew, judge, thread, traces
+            ),
         )
 
         # What is loaded Workers knows; this tells Serve's router where jobs of a version had better go.
@@ -169,7 +168,7 @@ class BrokerReplica:
     async def _dispatch(self, job: Job, attempt: int) -> AsyncGenerator[Progress, None]:
         # Serve prefers a replica that has the version.
         run = self._sampler.run.options(multiplexed_model_id=job.model_version)
-        async with aclosing(_told(run, job, attempt)) as told:
+        async with aclosing(told_by(run, job, attempt)) as told:
             async for each in told:
                 if isinstance(each, Capacity):
                     self._broker.know(job.model_version, each)
@@ -231,60 +230,6 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """What Ray Serve calls to get the app of this replica."""
         return self._app
-
-
-class RemoteBroker:
-    """The broker behind its handle; one that died is asked again when Serve has started another."""
-
-    def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
-
-    async def submit(self, job: Job, limits: KeyLimits) -> Admission:
-        """Admit a job."""
-        return await self._ask(lambda: self._handle.submit.remote(job, limits))
-
-    async def cancel(self, job_id: str) -> None:
-        """End a job."""
-        await self._ask(lambda: self._handle.cancel.remote(job_id))
-
-    async def delete(self, job_id: str) -> None:
-        """Forget a job."""
-        await self._ask(lambda: self._handle.delete.remote(job_id))
-
-    async def events(self, job_id: str) -> AsyncGenerator[Standing, None]:
-        """Where a job stands."""
-        try:
-            async with aclosing(_told(self._handle.events, job_id)) as told:
-                async for standing in told:
-                    yield standing
-        except RayActorError as error:
-            raise UnavailableError from error
-
-    async def ready(self) -> None:
-        """Return once a sampler answers."""
-        await self._ask(self._handle.ready.remote)
-
-    async def _ask(self, question: Callable[[], Any]) -> Any:
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                while True:
-                    try:
-                        return await question()
-                    except RayActorError:
-                        await asyncio.sleep(RETRY_S)
-        except TimeoutError as error:
-            raise UnavailableError from error
-
-
-async def _told(method: DeploymentHandle, *arguments: object) -> AsyncGenerator[Any, None]:
-    """What a generator of another deployment yields; closing this one ends it there."""
-    told = method.options(stream=True).remote(*arguments)
-    try:
-        async for each in told:
-            yield each
-    except (asyncio.CancelledError, GeneratorExit):
-        told.cancel()
-        raise
 
 
 def webhooks_of(spec: ServeSpec) -> Webhooks | None:

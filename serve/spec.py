@@ -51,6 +51,20 @@ class SamplerOptions(Options):
         default=None, description="Torch's name of the device; the first GPU if num_gpus > 0, else the CPU"
     )
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Of weights and activations")
+    weights: Literal["plain", "int8"] = Field(
+        default="plain", description="int8 keeps those of the transformer's blocks in 8 bits, a scale for each output"
+    )
+    offload: tuple[Literal["blocks", "vae"], ...] = Field(
+        default=(),
+        description="What stays in the host's memory: the transformer's blocks, each copied to the device for its part "
+        "of a forward; the VAE, which then decodes on the CPU",
+    )
+    ranks: int = Field(
+        default=1,
+        ge=1,
+        description="Processes of one replica, on one machine, that share every forward by sequence parallelism; with "
+        "num_gpus, that are as many, each has one",
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of one replica; torch decides when left out"
     )
@@ -74,6 +88,12 @@ class SamplerOptions(Options):
     def _one_number(self) -> "SamplerOptions":
         if self.autoscaling and "replicas" in self.model_fields_set:
             raise ValueError("replicas is a fixed number, autoscaling has bounds; give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _a_gpu_for_each_rank(self) -> "SamplerOptions":
+        if self.ranks > 1 and self.num_gpus not in (0, self.ranks):
+            raise ValueError(f"num_gpus is {self.num_gpus:g}; {self.ranks} ranks take as many GPUs, or none")
         return self
 
 

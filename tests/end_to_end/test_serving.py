@@ -14,6 +14,7 @@ import numpy as np
 import openai
 import pytest
 from deaths import kill
+from pydantic import ValidationError
 from ray import serve
 
 from rayramid.models import storage
@@ -251,6 +252,10 @@ def test_what_can_not_be_served_is_said_in_one_line(spec, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file, a folder is needed"):
         check(spec.model_copy(update={"store": str(tmp_path / "file")}))
+    with pytest.raises(UserError, match=r"sampler.ranks is 3, but .* has 2 heads for them to share"):
+        check(spec.model_copy(update={"sampler": SamplerOptions(ranks=3)}))
+    with pytest.raises(ValidationError, match="num_gpus is 1; 2 ranks take as many GPUs, or none"):
+        SamplerOptions(ranks=2, num_gpus=1)
 
 
 def test_a_busy_port_is_said_in_one_line(spec):

@@ -57,7 +57,8 @@ class Served:
 
     def _open(self, options, thread, version):
         self.loads.append(version.id)
-        return load_worker(version, self.store, partial(self.encoders.embed, version.folder), options, None, thread)
+        embed = partial(self.encoders.embed, version.folder)
+        return load_worker(version, self.store, embed, options, None, None, thread)
 
     async def _dispatch(self, job, attempt):
         async with aclosing(self.workers.run(job, attempt)) as told:

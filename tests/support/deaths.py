@@ -12,3 +12,14 @@ def kill(name: str, how: signal.Signals = signal.SIGKILL) -> None:
         with suppress(psutil.NoSuchProcess):
             if f"ServeReplica:rayramid:{name}" in " ".join(process.cmdline()):
                 process.send_signal(how)
+
+
+def ranks() -> list[psutil.Process]:
+    """The processes that share the forwards of samplers with them."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            parent = process.parent()
+            if parent and "ServeReplica:rayramid:Sampler" in " ".join(parent.cmdline()):
+                found += [process] if "spawn_main" in " ".join(process.cmdline()) else []
+    return found
