@@ -24,7 +24,9 @@ from rayramid.platform.commands import (
     keys,
     lineage,
     models,
+    preference,
     sample,
+    scores,
     serve,
     spec,
     submit,
@@ -49,6 +51,8 @@ app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluate.evaluate)
 app.command("ablate")(ablate.ablate)
+app.command("scores")(scores.scores)
+app.add_typer(preference.app, name="preference")
 app.command("serve")(serve.serve)
 app.command("bench")(bench.bench)
 app.add_typer(keys.app, name="keys")

@@ -17,8 +17,22 @@ from rayramid.platform.job_server import PREFIX, Job, JobServer
 from rayramid.platform.wheel import build_wheel
 
 # What a job's driver runs for each kind of spec, and the spec's key that names where its results go.
-COMMANDS: Mapping[str, str] = {"data": "data run", "train": "train", "vae": "train", "eval": "eval"}
-OUTPUTS: Mapping[str, str] = {"data": "root", "train": "output", "vae": "output", "eval": "output"}
+COMMANDS: Mapping[str, str] = {
+    "data": "data run",
+    "train": "train",
+    "vae": "train",
+    "eval": "eval",
+    "suite": "eval",
+    "distances": "eval",
+}
+OUTPUTS: Mapping[str, str] = {
+    "data": "root",
+    "train": "output",
+    "vae": "output",
+    "eval": "output",
+    "suite": "output",
+    "distances": "output",
+}
 # Ray kills a job 3 s after it asked it to stop; saving a checkpoint may take longer.
 STOP_WAIT_S = 120
 

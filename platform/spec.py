@@ -22,6 +22,8 @@ KINDS: Mapping[str, str] = {
     "serve": "rayramid.serve.spec:ServeSpec",
     "eval": "rayramid.platform.evaluation.spec:EvalSpec",
     "ablation": "rayramid.platform.ablation.spec:AblationSpec",
+    "suite": "rayramid.platform.evaluation.suites.spec:SuiteSpec",
+    "distances": "rayramid.platform.evaluation.distances.spec:DistancesSpec",
 }
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")

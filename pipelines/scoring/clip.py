@@ -37,12 +37,15 @@ class Clip:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model.to(self._device).eval()
 
-    @torch.inference_mode()
     def embed(self, frames_THWC: Frames) -> Vector:
         """The mean of the frames' unit embeddings, of unit length: [D]."""
+        return _unit(self.embed_each(frames_THWC).mean(axis=0))
+
+    @torch.inference_mode()
+    def embed_each(self, frames_THWC: Frames) -> Vector:
+        """The frames' unit embeddings [T, D]."""
         images_TCHW = torch.stack([self._prepare(Image.fromarray(frame)) for frame in frames_THWC])
-        embeddings_TD = self._model.encode_image(images_TCHW.to(self._device)).float().cpu().numpy()
-        return _unit(_unit(embeddings_TD).mean(axis=0))
+        return _unit(self._model.encode_image(images_TCHW.to(self._device)).float().cpu().numpy())
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Vector:

@@ -25,7 +25,7 @@ from rayramid.platform.ablation.measure import reference
 from rayramid.platform.ablation.plan import Mark, Piece, fingerprint, overrides, pieces, run_of, training_of
 from rayramid.platform.ablation.result import sum_up
 from rayramid.platform.ablation.spec import AblationSpec
-from rayramid.platform.evaluation.run import machine
+from rayramid.platform.evaluation.record import machine
 from rayramid.platform.spec import load_spec
 from rayramid.platform.training.data import open_datasets
 from rayramid.platform.training.examine import examine

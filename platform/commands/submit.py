@@ -34,7 +34,7 @@ def submit(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a spec of kind data, train, vae or eval as a Ray job; a job that is submitted again goes on.
+    """Run a spec of kind data, train, vae, eval, suite or distances as a Ray job; submitted again, it goes on.
 
     Example: rayramid submit infra/specs/data-local.yaml --address http://127.0.0.1:8265 --follow
     """

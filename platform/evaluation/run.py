@@ -6,20 +6,16 @@ videos/         the first videos of each kind as strips of frames, WebP
 """
 
 import json
-import os
-import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import torch
 
 from rayramid.models import storage
 from rayramid.models.card import load_card
-from rayramid.models.checkpoint import check_files, git_revision
-from rayramid.platform.evaluation.examiner import Case, Examiner, Piece, pieces
+from rayramid.models.checkpoint import check_files
+from rayramid.platform.evaluation.examiner import Case, Examiner, pieces
+from rayramid.platform.evaluation.pool import deal
+from rayramid.platform.evaluation.record import record
 from rayramid.platform.evaluation.results import sum_up
 from rayramid.platform.evaluation.spec import EvalSpec
 
@@ -45,57 +41,21 @@ def evaluate(spec: EvalSpec, command: str, on_progress: Callable[[int, int], Non
     check_files(spec.model, card)
     work = pieces(spec)
     total, cases = sum(piece.count for piece in work), list[Case]()
-    for done in _on_ray(spec, work):
+    for done in deal(Examiner, spec, spec.workers, "examine", work):
         cases += done
         if on_progress:
             on_progress(len(cases), total)
     cases.sort(key=lambda case: (case.piece.kind, case.piece.steps or 0, case.index))
     results = {
-        "command": command,
-        "revision": git_revision(),
-        "seed": spec.seed,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "seconds": round(time.monotonic() - started, 1),
+        **record(spec, command, started),
         "model": {
             name: getattr(card, name)
             for name in ("preset", "step", "steps", "guidance", "video_guidance", "vae_fingerprint", "text_fingerprint")
         },
-        "spec": spec.model_dump(mode="json"),
         **sum_up(spec, cases),
     }
     _write(spec.output, cases, results)
     return results
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were made on."""
-    names = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cpus": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.is_file() else []
-
-
-def _on_ray(spec: EvalSpec, work: Sequence[Piece]) -> Iterator[list[Case]]:
-    """The cases of each piece, as workers finish them; a worker that dies is started again, and does its piece anew."""
-    import ray
-    from ray.util import ActorPool
-
-    worker = ray.remote(Examiner).options(
-        num_cpus=spec.workers.cpus, num_gpus=spec.workers.gpus, max_restarts=2, max_task_retries=2
-    )
-    pool = ActorPool([worker.remote(spec) for _ in range(min(spec.workers.count, len(work)))])
-    yield from pool.map_unordered(lambda examiner, piece: examiner.examine.remote(piece), work)
 
 
 def _write(output: str, cases: Sequence[Case], results: dict[str, Any]) -> None:

@@ -14,7 +14,12 @@ from rayramid.models.sampler import Sampler
 
 
 def make_videos(model: Model, briefs: Sequence[Brief], images_HWC: Sequence[Frames] | None = None) -> list[Frames]:
-    """The videos [T, H, W, C] of some briefs.
+    """The videos [T, H, W, C] of some briefs; see `make_units`."""
+    return [np.concatenate(units) for units in make_units(model, briefs, images_HWC)]
+
+
+def make_units(model: Model, briefs: Sequence[Brief], images_HWC: Sequence[Frames] | None = None) -> list[list[Frames]]:
+    """The videos of some briefs, each as the frames [T, H, W, C] of its units.
 
     Args:
         model: a loaded checkpoint folder.
@@ -35,8 +40,8 @@ def make_videos(model: Model, briefs: Sequence[Brief], images_HWC: Sequence[Fram
     ]
     while waiting := [session for session in sessions if not session.done]:
         sampler.step(waiting)
-    videos = []
+    videos: list[list[Frames]] = []
     for session, brief in zip(sessions, briefs, strict=True):
         projector = Projector(model.vae, brief)
-        videos.append(np.concatenate([projector.frames(unit_CTHW) for unit_CTHW in session.finished]))
+        videos.append([projector.frames(unit_CTHW) for unit_CTHW in session.finished])
     return videos
