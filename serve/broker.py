@@ -7,7 +7,6 @@ job wait again, which then goes on from the units that the store holds.
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any
@@ -18,11 +17,12 @@ from rayramid.serve.entry import Entry
 from rayramid.serve.estimate import Demand, Throughput, demand
 from rayramid.serve.expiry import forget_expired
 from rayramid.serve.job import Job, Outcome, Progress, Standing, age_s
-from rayramid.serve.line import Line, to_leave
+from rayramid.serve.line import Line
 from rayramid.serve.metrics import BrokerMetrics
 from rayramid.serve.outlook import Outlook, outlook
 from rayramid.serve.refusals import Situation, refusal
 from rayramid.serve.retries import may_go_on
+from rayramid.serve.slots import Slots
 from rayramid.serve.spec import KeyLimits
 from rayramid.serve.store import Store
 from rayramid.serve.tracing import Traces
@@ -37,8 +37,6 @@ Dispatch = Callable[[Job, int], AsyncGenerator[Progress, None]]
 RETRY_S = 0.5
 # Watchers are told no more often.
 EVENT_S = 0.2
-# Ray forgets a gauge that it is not told again within 20 seconds.
-GAUGES_S = 5.0
 UNLIMITED = KeyLimits()
 CANCELLED = VideoError(code="cancelled", message="The job was cancelled.")
 LATE = VideoError(code="deadline_exceeded", message="The video was not completed before its deadline.")
@@ -70,14 +68,11 @@ class Broker:
     ) -> None:
         self._store = store
         self._dispatch = dispatch
-        self._workers = workers
-        self._slots_each = slots
         self._limit = queue_limit
-        # Of one worker, by the version of the model.
-        self._capacities: dict[str, Capacity] = {}
         self._throughput = Throughput()
         self._line = Line()
         self._entries: dict[str, Entry] = {}
+        self._slots = Slots(workers, slots, self._line, self._running)
         self._desk = Desk(store, webhooks, self._refusal, self._admitted)
         self._webhooks = webhooks
         self._metrics = BrokerMetrics()
@@ -96,26 +91,24 @@ class Broker:
             await self._webhooks.recover()
         if self._store.keep_s is not None:
             self._start(forget_expired(self._store))
-        self._start(self._tell_gauges())
+        self._start(self._metrics.tell_jobs(self._line, self._running))
         self._fill()
 
     def know(self, version: str, capacity: Capacity) -> None:
         """Learn what a worker can do with a version of a model."""
         if self._throughput.guess is None and capacity.tokens_per_second is not None:
-            self._throughput.guess = max(1, self._workers) * capacity.tokens_per_second
-        if self._capacities.get(version) != capacity:
-            self._capacities[version] = capacity
+            self._throughput.guess = max(1, self._slots.workers) * capacity.tokens_per_second
+        if self._slots.know(version, capacity):
             self._fill()
 
     def staff(self, workers: int) -> None:
         """Learn how many workers there are now."""
-        if workers != self._workers:
-            self._workers = workers
+        if self._slots.staff(workers):
             self._fill()
 
     def demand(self) -> Demand:
         """What is left of all jobs, for one worker."""
-        speeds = {version: each.tokens_per_second for version, each in self._capacities.items()}
+        speeds = {version: each.tokens_per_second for version, each in self._slots.capacities.items()}
         return demand([(each.job.model_version, each.load().tokens) for each in self._entries.values()], speeds)
 
     # -- what gateways ask --------------------------------------------------------------------------------------------
@@ -169,7 +162,7 @@ class Broker:
 
     def _refusal(self, job: Job, limits: KeyLimits) -> Admission | None:
         met = Situation(
-            capacity=self._capacities.get(job.model_version),
+            capacity=self._slots.capacities.get(job.model_version),
             own=[entry for entry in self._entries.values() if entry.job.owner == job.owner],
             arriving=self._desk.arriving(job.owner),
             spent=self._desk.usage.spent(job.owner),
@@ -186,7 +179,7 @@ class Broker:
         self._enter(job, None)
         self._fill()
 
-    # -- slots --------------------------------------------------------------------------------------------------------
+    # -- jobs and slots ------------------------------------------------------------------------------------------------
 
     def _enter(self, job: Job, progress: Progress | None) -> None:
         entry = self._entries[job.id] = Entry(job, progress)
@@ -215,39 +208,16 @@ class Broker:
 
     def _fill(self) -> None:
         """Give free slots out; when there are none, ask those back that others deserve more."""
-        while self._line and not self._draining and len(self._running()) < self._slots:
-            job = next(self._line.order(self._held()))
-            if not self._fits(job):
-                break
+        while not self._draining and (job := self._slots.next()):
             self._line.remove(job)
             entry = self._entries[job.id]
             entry.attempt = asyncio.create_task(self._attempt(entry))
-        staying = [entry.job for entry in self._running() if not entry.leaving]
-        free = max(0, self._slots - len(staying))
-        waiting = list(self._line.order(self._held()))
         if not self._draining:
-            for job in to_leave(staying, waiting[free:]):
+            for job in self._slots.to_leave():
                 self._entries[job.id].leaving = True
         self._seen = None
-        for job in waiting:
+        for job in self._line:
             self._entries[job.id].wake()
-
-    @property
-    def _slots(self) -> int:
-        return self._workers * self._slots_each
-
-    def _held(self) -> Counter[str]:
-        """Slots by owner, without those that will be free at a unit's edge."""
-        return Counter(entry.job.owner for entry in self._running() if not entry.leaving)
-
-    def _fits(self, job: Job) -> bool:
-        """Whether the workers have memory for one more; a worker that happens to be full lets it wait there."""
-        capacity = self._capacities.get(job.model_version)
-        if capacity is None:
-            return True
-        alike = (entry.job for entry in self._running() if entry.job.model_version == job.model_version)
-        held = sum(each.work.cached_tokens for each in alike)
-        return held + job.work.cached_tokens <= self._workers * capacity.cache_tokens
 
     # -- attempts -----------------------------------------------------------------------------------------------------
 
@@ -317,15 +287,9 @@ class Broker:
         """Everybody's place and times, looked up at most once in a while however many watch."""
         now = time.monotonic()
         if self._seen is None or now - self._seen.at >= EVENT_S:
-            waiting = [self._entries[job.id] for job in self._line.order(self._held())]
-            self._seen = outlook(now, self._running(), waiting, self._slots, self._throughput.per_second)
+            waiting = [self._entries[job.id] for job in self._slots.turns()]
+            self._seen = outlook(now, self._running(), waiting, len(self._slots), self._throughput.per_second)
         return self._seen
-
-    async def _tell_gauges(self) -> None:
-        while True:
-            self._metrics.queue.set(len(self._line))
-            self._metrics.running.set(len(self._running()))
-            await asyncio.sleep(GAUGES_S)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -21,6 +21,9 @@ class Line:
     def __len__(self) -> int:
         return sum(len(jobs) for jobs in self._jobs.values())
 
+    def __iter__(self) -> Iterator[Job]:
+        return (job for jobs in self._jobs.values() for job in jobs)
+
     def push(self, job: Job) -> None:
         """Add a job; an owner without waiting jobs comes behind the others."""
         jobs = self._jobs.setdefault(job.owner, [])

@@ -3,10 +3,15 @@
 No metric is labelled by key, prompt or job: there is no bound to how many there are, and they are nobody's business.
 """
 
+import asyncio
+from collections.abc import Callable, Sized
+
 from ray.serve import metrics
 
 from rayramid.models.metric import Metric, Unit
 
+# Ray forgets a gauge that it is not told again within 20 seconds.
+GAUGES_S = 5.0
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 _SESSIONS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -55,10 +60,17 @@ class BrokerMetrics:
     """What the broker knows: jobs that wait, run, end or are refused."""
 
     def __init__(self) -> None:
-        self.queue, self.running = QUEUE.instrument(metrics), RUNNING.instrument(metrics)
+        self._queue, self._running = QUEUE.instrument(metrics), RUNNING.instrument(metrics)
         self.wait, self.first_frame = WAIT.instrument(metrics), FIRST_FRAME.instrument(metrics)
         self._completed, self._failed = COMPLETED.instrument(metrics), FAILED.instrument(metrics)
         self._refused, self._died = REFUSED.instrument(metrics), DIED.instrument(metrics)
+
+    async def tell_jobs(self, waiting: Sized, running: Callable[[], Sized]) -> None:
+        """Tell for ever how many jobs wait and run."""
+        while True:
+            self._queue.set(len(waiting))
+            self._running.set(len(running()))
+            await asyncio.sleep(GAUGES_S)
 
     def ended(self, code: str | None) -> None:
         """Count a job that has ended, by its error if it has one."""
