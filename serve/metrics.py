@@ -60,7 +60,7 @@ class BrokerMetrics:
     """What the broker knows: jobs that wait, run, end or are refused."""
 
     def __init__(self) -> None:
-        self._queue, self._running = QUEUE.instrument(metrics), RUNNING.instrument(metrics)
+        self.queue, self.running = QUEUE.instrument(metrics), RUNNING.instrument(metrics)
         self.wait, self.first_frame = WAIT.instrument(metrics), FIRST_FRAME.instrument(metrics)
         self._completed, self._failed = COMPLETED.instrument(metrics), FAILED.instrument(metrics)
         self._refused, self._died = REFUSED.instrument(metrics), DIED.instrument(metrics)
@@ -68,8 +68,8 @@ class BrokerMetrics:
     async def tell_jobs(self, waiting: Sized, running: Callable[[], Sized]) -> None:
         """Tell for ever how many jobs wait and run."""
         while True:
-            self._queue.set(len(waiting))
-            self._running.set(len(running()))
+            self.queue.set(len(waiting))
+            self.running.set(len(running()))
             await asyncio.sleep(GAUGES_S)
 
     def ended(self, code: str | None) -> None:
