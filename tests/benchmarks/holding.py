@@ -28,7 +28,7 @@ from rayramid.models.sampling.request import Request
 from rayramid.models.stores.shipped import SPRITES
 from rayramid.models.text import TextEmbedding
 from rayramid.models.transformer import Holding
-from rayramid.platform.evaluation.run import machine
+from rayramid.platform.evaluation.record import machine
 
 CARD = load_card(SPRITES)
 WAYS = {
