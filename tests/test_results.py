@@ -6,14 +6,18 @@ from pathlib import Path
 from rayramid.platform.evaluation.results import Share, lines
 
 ROOT = Path(__file__).parents[1]
-SPRITES = json.loads((ROOT / "docs/results/sprites.json").read_text(encoding="utf-8"))
+SPRITES, HOLDING = (
+    json.loads((ROOT / f"docs/results/{name}.json").read_text(encoding="utf-8")) for name in ("sprites", "holding")
+)
 
 
 def test_results_tell_what_made_them():
     assert SPRITES["command"].startswith("rayramid eval infra/specs/eval-sprites.yaml")
-    assert len(SPRITES["revision"]) >= 7
     assert SPRITES["seed"] == SPRITES["spec"]["seed"]
-    assert {"processor", "cpus", "torch"} <= SPRITES["machine"].keys()
+    assert HOLDING["command"] == "python tests/benchmarks/holding.py docs/results/holding.json"
+    for results in (SPRITES, HOLDING):
+        assert len(results["revision"]) >= 7
+        assert {"processor", "cpus", "torch"} <= results["machine"].keys()
 
 
 def test_the_page_of_the_sprites_world_shows_every_line_of_the_evaluation():
@@ -27,3 +31,23 @@ def test_the_readme_quotes_the_evaluation():
         share = SPRITES["text"][length]["fully_right"]
         quote = f"{Share(share['right'], share['of'])} over {length} frames"
         assert " ".join(quote.split()) in readme
+
+
+def test_the_page_about_holding_a_model_shows_what_was_measured():
+    page = (ROOT / "docs/holding.md").read_text(encoding="utf-8")
+    found = {line["measure"]: line for line in HOLDING["measures"]}
+    ways = {
+        "bfloat16": "`dtype: bfloat16`",
+        "int8": "`weights: int8`",
+        "int8_bfloat16": "`dtype: bfloat16`, `weights: int8`",
+        "offload": "`offload: [blocks]`",
+        "ranks": "`ranks: 2`, each",
+    }
+    assert len(found) == 3 * len(ways)
+    assert f"| fp32 | {found['int8_bytes']['other'] / 1e6:.1f} MB | 1 | |" in page
+    for way, name in ways.items():
+        memory, time = found[f"{way}_bytes"]["ours"] / 1e6, 1 / found[f"{way}_seconds"]["ratio"]
+        difference = found[f"{way}_difference"]["ours"]
+        differs = f"{100 * difference:.2g} %" if difference > 1e-9 else "none"
+        assert f"| {name} | {memory:.1f} MB | {time:.2f} | {differs} |" in page
+    assert f"{HOLDING['machine']['processor']}, {HOLDING['machine']['cpus']} cores" in page
