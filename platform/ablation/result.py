@@ -47,7 +47,9 @@ def sum_up(spec: AblationSpec, found: Found) -> dict[str, Any]:
     for name in names:
         curve = {arm: [(each["tflop"], each["mean"]) for each in points] for arm, points in distances[name].items()}
         for other in others:
-            speed = speedup(curve[first], curve[other]) if name != "kernel" else None
+            # An unbiased distance may be below 0, and a single point is no curve.
+            alone = name == "kernel" or len(spec.points) == 1
+            speed = None if alone else speedup(curve[first], curve[other])
             faster.setdefault(name, {})[other] = None if speed is None else vars(speed)
     videos = "right" in arms[first][0][0]
     return {
