@@ -1,15 +1,17 @@
 """Draws every figure of the docs into docs/pictures: `python -m docs.figures`."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from docs.figures import flow, history, visibility
+from docs.figures import ablation, flow, history, visibility
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 FIGURES: Mapping[str, Callable[[], str]] = {
     "flow.svg": flow.figure,
     "history.svg": history.figure,
     "visibility.svg": visibility.figure,
+    **{f"ablation-{path.stem}.svg": partial(ablation.figure, path) for path in ablation.RESULTS},
 }
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Clip:
                 local = Path(copy)
                 storage.sync_down(folder, local)
             if not (local / "open_clip_config.json").is_file():
-                raise UserError(f"{folder}: no open_clip_config.json here; score.clip is an open_clip model's folder")
+                raise UserError(f"{folder}: no open_clip_config.json here; an open_clip model's folder is expected")
             self._model, self._prepare = open_clip.create_model_from_pretrained(f"local-dir:{local}")
             self._tokens = open_clip.get_tokenizer(f"local-dir:{local}")
         self._device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,10 +12,9 @@ from textwrap import wrap
 from typing import Any, Literal
 
 from rayramid.models import svg
-from rayramid.platform.ablation.result import DISTANCES
+from rayramid.platform.ablation.result import DISTANCES, parts_at
 
 COLOURS = (svg.CONTEXT, svg.TARGET, svg.TEXT, "#059669", "#7c3aed", svg.GREY)
-PARTS = ("colours", "shapes", "motions", "sharp", "persistent")
 COLUMNS, PANEL, HEIGHT = 3, 250, 170
 LEFT, GAP, TOP, CHARACTERS = 52, 66, 66, 125
 # Left free at both ends of a panel, as a share of its width.
@@ -90,7 +89,7 @@ def panels(result: Mapping[str, Any]) -> list[Panel]:
     if not result["shares"]:
         return found
     length = max(result["spec"]["measure"]["lengths"])
-    for part in PARTS if length > 1 else ("colours", "shapes", "sharp"):
+    for part in parts_at(length):
         of_arms = [
             Series(a, x[a], [[p["right"][str(length)][part] / p["videos"] for p in points] for points in arms[a]])
             for a in arms

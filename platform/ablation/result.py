@@ -12,6 +12,7 @@ from rayramid.platform.evaluation.results import Share
 Points = Sequence[Mapping[str, Any]]
 Found = Mapping[str, Mapping[int, Points]]
 
+PARTS = ("colours", "shapes", "motions", "sharp", "persistent")
 # Lower is better in these, and higher in shares.
 DISTANCES = {"loss": "held-out velocity loss", "frechet": "Fréchet distance", "kernel": "kernel distance"}
 
@@ -46,7 +47,9 @@ def sum_up(spec: AblationSpec, found: Found) -> dict[str, Any]:
     for name in names:
         curve = {arm: [(each["tflop"], each["mean"]) for each in points] for arm, points in distances[name].items()}
         for other in others:
-            speed = speedup(curve[first], curve[other]) if name != "kernel" else None
+            # An unbiased distance may be below 0, and a single point is no curve.
+            alone = name == "kernel" or len(spec.points) == 1
+            speed = None if alone else speedup(curve[first], curve[other])
             faster.setdefault(name, {})[other] = None if speed is None else vars(speed)
     videos = "right" in arms[first][0][0]
     return {
@@ -126,10 +129,19 @@ def _seconds(seeds: Sequence[Points]) -> dict[str, float]:
     }
 
 
+def parts_at(length: int) -> tuple[str, ...]:
+    """The parts of verdicts that tell arms of so few operations apart; an image has no motions."""
+    return tuple(part for part in PARTS if length > 1 or part != "motions")
+
+
 def lines(result: Mapping[str, Any]) -> list[str]:
-    """The numbers for people: of the last point, and how much faster."""
+    """The numbers for people: of the last point, and how much faster an arm is there."""
     said = [f"{result['spec']['title']}: {result['spec']['question']}"]
     width = max(map(len, result["arms"]))
+    for arm, found in result["arms"].items():
+        last = next(iter(found["seeds"].values()))[-1]
+        trained = f"{last['tflop']:.2f} TFLOP, {last['step']} steps, {last['targets']:,} targets"
+        said.append(f"  {arm:<{width}}  {trained} in the first seed's run")
     for name, arms in result["distances"].items():
         said.append(DISTANCES[name])
         for arm, points in arms.items():
@@ -139,12 +151,12 @@ def lines(result: Mapping[str, Any]) -> list[str]:
                 f"  {arm:<{width}}  {last['mean']:8.4g}  {seeds}{f', {Speedup(**speed)} faster' if speed else ''}"
             )
     for length in next(iter(result["shares"].values()), [{}])[-1]:
-        said.append(f"right over {length} frames, in %")
-        parts = next(iter(result["shares"].values()))[-1][length]
+        said.append("right in images, in %" if length == "1" else f"right over {length} frames, in %")
+        parts = parts_at(int(length))
         said.append(f"  {'':<{width}}  " + " ".join(f"{part:>11}" for part in parts))
         for arm, points in result["shares"].items():
-            shares = points[-1][length].values()
-            said.append(f"  {arm:<{width}}  " + " ".join(f"{100 * share['share']:>11.1f}" for share in shares))
+            shares = [points[-1][length][part]["share"] for part in parts]
+            said.append(f"  {arm:<{width}}  " + " ".join(f"{100 * share:>11.1f}" for share in shares))
     for name in ("frechet", "sharpness"):
         if any(len(curves[name]) > 1 for curves in result["by_unit"].values()):
             of = {"frechet": "Fréchet distance by unit", "sharpness": "sharpness by unit (drawn scenes: 1)"}[name]

@@ -223,12 +223,27 @@ def test_a_training_spec_runs_as_a_job_and_is_done_when_it_is_submitted_again(
     assert (again.id, again.status) == (f"{done.id}-2", "SUCCEEDED")
 
 
+JUDGED = ["prompts=1", "lengths=[17]", "curve={steps: [1], prompts: 1}", "images=1", "renders=1"]
+SUITE = ["first=1", "seconds=0.5", "steps=1"]
+CLIPS = "{source: {sprites: {clips: 2, width: 32, height: 32, frames: 16}}}"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_an_evaluation_runs_as_a_job(server: JobServer, model_folder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "small"),
+    [
+        ("eval-sprites", JUDGED),
+        ("eval-suite", SUITE),
+        ("eval-distances", [f"made={CLIPS}", f"reference={CLIPS}", "size=32x32"]),
+    ],
+)
+def test_an_evaluation_runs_as_a_job(
+    server: JobServer, model_folder: str, tmp_path: Path, name: str, small: list[str]
+) -> None:
     log: list[str] = []
-    small = ["prompts=1", "lengths=[17]", "curve={steps: [1], prompts: 1}", "images=1", "renders=1", "workers.count=1"]
-    spec = load_spec(SPECS / "eval-sprites.yaml", [f"model={model_folder}", f"output={tmp_path / 'eval'}", *small])
+    model = [] if name == "eval-distances" else [f"model={model_folder}"]
+    spec = load_spec(SPECS / f"{name}.yaml", [*model, f"output={tmp_path / 'eval'}", *small, "workers.count=1"])
     done = submit(spec, server.address, on_log=log.append)
     assert done.status == "SUCCEEDED", "".join(log)
     assert (tmp_path / "eval" / "results.json").is_file()

@@ -153,9 +153,10 @@ def sum_up(measured: Sequence[Measured]) -> dict[str, Any]:
     """
     usable = {side: sum(each.videos for each in measured if each.side == side) for side in SIDES}
     unusable = {uri: reason for each in measured for uri, reason in each.unusable.items()}
+    first = next(iter(unusable.items()), None)
+    why = f"; {first[0]}: {first[1]}" if first else ""
     for side, count in usable.items():
         if count < 2:
-            why = f"; {uri}: {reason}" if (uri := next(iter(unusable), "")) and (reason := unusable[uri]) else ""
             raise UserError(f"{side}: {count} videos can be used, a distance needs two at least{why}")
     parts: dict[str, dict[Side, list[NDArray[np.float32]]]] = defaultdict(lambda: {"made": [], "reference": []})
     for each in measured:

@@ -18,6 +18,8 @@ SAMPLES = 5
 FLICKERING = "temporal_flickering"
 FLICKERING_SAMPLES = 25
 LONGEST_NAME = 255
+# The prompts' copy in a suite's output, if they are a VBench_full_info.json.
+FULL_INFO = "full_info.json"
 # Seeds of a prompt's samples lie side by side, those of another prompt far from them.
 SEEDS_PER_PROMPT = 1000
 
@@ -114,8 +116,11 @@ def scoring(spec: SuiteSpec, dimensions: Sequence[str]) -> list[str]:
         spec: of the suite.
         dimensions: those of VBench that are to be scored.
     """
-    path = storage.local_path(storage.join(spec.output, "videos"))
-    videos = shlex.quote("videos" if path is None else str(path))
+    # Of an output that is not here, its names in a copy of it.
+    videos, info = (
+        shlex.quote(name if (path := storage.local_path(storage.join(spec.output, name))) is None else str(path))
+        for name in ("videos", FULL_INFO)
+    )
     if spec.layout == "evalcrafter":
         return [
             'docker run --runtime=nvidia -it --shm-size 15G -v "$EC_path:$EC_path"'
@@ -124,8 +129,8 @@ def scoring(spec: SuiteSpec, dimensions: Sequence[str]) -> list[str]:
         ]
     evaluate = "python evaluate.py"
     # Without it, VBench reads the file of its own checkout.
-    if spec.prompts.endswith(".json") and (info := storage.local_path(spec.prompts)) is not None:
-        evaluate += f" --full_json_dir {shlex.quote(str(info))}"
+    if spec.prompts.endswith(".json"):
+        evaluate += f" --full_json_dir {info}"
     commands = []
     if FLICKERING in dimensions:
         commands += [

@@ -1,6 +1,7 @@
 """A prompt suite's videos on a Ray cluster. What is finished is never made again, so a stopped run goes on.
 
 manifest.json   every setting, every video with its seed, and the commands that score them
+full_info.json  VBench's prompts, if they were given in that form
 videos/         the videos, by the benchmark's names, and nothing else
 measures/       one JSON per video: how it changes from unit to unit; written before the video
 results.json    drift over all videos, with what made them; written last
@@ -29,7 +30,7 @@ from rayramid.models.provenance import provenance
 from rayramid.platform.evaluation import drift
 from rayramid.platform.evaluation.pool import deal
 from rayramid.platform.evaluation.record import record
-from rayramid.platform.evaluation.suites.layouts import Wanted, read_prompts, scoring, wanted
+from rayramid.platform.evaluation.suites.layouts import FULL_INFO, Wanted, read_prompts, scoring, wanted
 from rayramid.platform.evaluation.suites.spec import SuiteSpec
 from rayramid.platform.evaluation.videos import make_units
 from rayramid.serve.job import Model as Release
@@ -103,6 +104,8 @@ def evaluate(spec: SuiteSpec, command: str, on_progress: Callable[[int, int], No
     manifest = manifest_of(spec, card, videos)
     _refuse_others(spec.output, manifest)
     storage.write_atomic(storage.join(spec.output, MANIFEST), json.dumps(manifest, indent=1).encode() + b"\n")
+    if spec.prompts.endswith(".json"):
+        storage.write_atomic(storage.join(spec.output, FULL_INFO), storage.read_bytes(spec.prompts))
     left = missing(spec.output, videos)
     done = found = len(videos) - len(left)
     pieces = [left[first : first + spec.batch] for first in range(0, len(left), spec.batch)]

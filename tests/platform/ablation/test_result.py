@@ -111,7 +111,9 @@ def test_the_figure_has_a_line_and_its_dots_for_every_arm_and_measure_and_the_cl
 
 def test_with_one_point_the_arms_stand_side_by_side():
     found = {arm: {seed: points[1:] for seed, points in seeds.items()} for arm, seeds in FOUND.items()}
-    spec = SPEC.model_copy(update={"claim": None})
-    drawn = figure({"spec": spec.model_dump(mode="json"), **sum_up(spec, found)})
+    spec = SPEC.model_copy(update={"claim": None, "points": (1.0,)})
+    result = {"spec": spec.model_dump(mode="json"), **sum_up(spec, found)}
+    assert result["faster"]["frechet"] == {"three & more": None}
+    drawn = figure(result)
     one, one_again, three, three_again = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', drawn)[:4]]
     assert one == one_again < three == three_again

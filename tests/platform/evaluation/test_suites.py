@@ -96,9 +96,9 @@ def test_the_commands_score_still_videos_apart(tmp_path):
     spec = spec_of("/p/VBench_full_info.json", output="/my videos")
     assert scoring(spec, ["color", "temporal_flickering", "scene"]) == [
         "python static_filter.py --videos_path '/my videos/videos' --result_path still",
-        "python evaluate.py --full_json_dir /p/VBench_full_info.json --videos_path still/filtered_videos"
+        "python evaluate.py --full_json_dir '/my videos/full_info.json' --videos_path still/filtered_videos"
         " --dimension temporal_flickering",
-        "python evaluate.py --full_json_dir /p/VBench_full_info.json --videos_path '/my videos/videos'"
+        "python evaluate.py --full_json_dir '/my videos/full_info.json' --videos_path '/my videos/videos'"
         " --dimension color scene",
     ]
     (command,) = scoring(spec_of("p.txt", layout="evalcrafter"), [])
