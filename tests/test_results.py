@@ -2,7 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from rayramid.platform.evaluation import drift
+from rayramid.platform.evaluation.distances.run import lines as distance_lines
 from rayramid.platform.evaluation.results import Share, lines
 
 ROOT = Path(__file__).parents[1]
@@ -51,3 +56,26 @@ def test_the_page_about_holding_a_model_shows_what_was_measured():
         differs = f"{100 * difference:.2g} %" if difference > 1e-9 else "none"
         assert f"| {name} | {memory:.1f} MB | {time:.2f} | {differs} |" in page
     assert f"{HOLDING['machine']['processor']}, {HOLDING['machine']['cpus']} cores" in page
+
+
+def results_of(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / f"docs/results/{name}.json").read_text(encoding="utf-8"))
+
+
+def as_block(lines: list[str]) -> str:
+    return "\n".join(f"    {line}".rstrip() for line in lines)
+
+
+def test_the_page_on_evaluation_shows_the_drift_of_its_suite():
+    suite = results_of("suite")
+    page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    assert suite["command"] in page
+    assert as_block(drift.lines(suite["drift"])) in page
+
+
+@pytest.mark.parametrize("name", ["distances-floor", "distances", "distances-1-step"])
+def test_the_page_on_evaluation_shows_each_distance(name):
+    page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    distances = results_of(name)
+    assert as_block(distance_lines(distances)) in page
+    assert {"revision", "machine", "created", "spec"} <= distances.keys()
