@@ -17,7 +17,7 @@ from rayramid.serve.store import Store
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
 def test_a_server_told_to_end_leaves_its_videos_at_a_units_edge_and_no_process(model_folder, tmp_path, how):
     store, spec = Store(str(tmp_path / "store")), tmp_path / "serve.yaml"
-    spec.write_text(f"kind: serve\nmodel: {model_folder}\nstore: {store.url}\nport: 0\n")
+    spec.write_text(f"kind: serve\nmodel: {model_folder}\nstore: {store.url}\nport: 0\nkeys: off\n")
     with subprocess.Popen(
         [sys.executable, "-m", "rayramid.platform.cli", "serve", str(spec)],
         stdout=subprocess.PIPE,
