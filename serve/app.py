@@ -3,6 +3,8 @@
 import logging
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import ray
@@ -13,6 +15,7 @@ from rayramid.models import storage
 from rayramid.models.card import load_card
 from rayramid.models.errors import UserError
 from rayramid.serve.autoscaling import Backlog
+from rayramid.serve.listening import ListeningGateway
 from rayramid.serve.releases import Releases, versions_of
 from rayramid.serve.replicas import BrokerReplica, Gateway, Sampler, Text
 from rayramid.serve.safety import resolve
@@ -21,6 +24,8 @@ from rayramid.serve.spec import AutoscalingOptions, ServeSpec
 log = logging.getLogger(__name__)
 
 APP = "rayramid"
+# Ray's label of a node's id.
+NODE = "ray.io/node-id"
 # A gateway and a broker only wait for others.
 LIGHT_CPUS = 0.05
 STREAMS = 1000
@@ -30,8 +35,12 @@ DRAIN_S = 60.0
 LOOK_BACK_S = 15.0
 
 
-def application(spec: ServeSpec) -> serve.Application:
+def application(spec: ServeSpec, *, here: bool = False) -> serve.Application:
     """The deployments of an endpoint, bound to each other; what the spec names is released in the store.
+
+    Args:
+        spec: of the endpoint.
+        here: its gateways listen at the spec's address on this node; else Serve's proxies listen, on every node.
 
     Raises:
         UserError: no model is where the spec says.
@@ -65,8 +74,12 @@ def application(spec: ServeSpec) -> serve.Application:
     ).bind(spec, names, text)
     light = {"ray_actor_options": {"num_cpus": LIGHT_CPUS}, "max_ongoing_requests": STREAMS, **options}
     broker = serve.deployment(BrokerReplica, name="Broker", **light).bind(spec, sampler)
-    gateway = serve.deployment(serve.ingress()(Gateway), name="Gateway", num_replicas=spec.gateways, **light)
-    return gateway.bind(spec, names, broker)
+    gateways = {**light, "name": "Gateway", "num_replicas": spec.gateways}
+    if not here:
+        return serve.deployment(serve.ingress()(Gateway), **gateways).bind(spec, names, broker)
+    # Without a CPU of their own: this node may be a head that is given none.
+    gateways["ray_actor_options"] = {"num_cpus": 0, "label_selector": {NODE: ray.get_runtime_context().get_node_id()}}
+    return serve.deployment(ListeningGateway, **gateways).bind(spec, names, broker)
 
 
 def autoscaling_config(options: AutoscalingOptions) -> AutoscalingConfig:
@@ -102,7 +115,8 @@ def check(spec: ServeSpec) -> None:
 def deploy(spec: ServeSpec) -> str:
     """Start the endpoint in the Ray cluster that this process is connected to; returns its URL when it can generate.
 
-    `stop` ends it. Jobs that have not ended then go on when an endpoint with the same store starts.
+    Its gateways listen on this node, wherever the rest runs. `stop` ends it; jobs that have not ended then go on when
+    an endpoint with the same store starts.
 
     Raises:
         UserError: what `check` finds, or Serve already runs in this cluster.
@@ -112,15 +126,16 @@ def deploy(spec: ServeSpec) -> str:
             "Ray Serve already runs in this Ray cluster; end it with `serve shutdown -y` or use another one"
         )
     check(spec)
-    port = free_port(spec.host, spec.port)
-    serve.start(http_options={"host": spec.host, "port": port, "request_timeout_s": None})
-    url = f"http://{spec.host}:{port}"
-    try:
-        serve.run(application(spec), name=APP, route_prefix="/", logging_config={"enable_access_log": False})
-        _wait(url)
-    except BaseException:
-        serve.shutdown()
-        raise
+    with reserved(spec.host, spec.port) as port:
+        url = f"http://{spec.host}:{port}"
+        serve.start(proxy_location="Disabled")
+        try:
+            here = application(spec.model_copy(update={"port": port}), here=True)
+            serve.run(here, name=APP, route_prefix=None, logging_config={"enable_access_log": False})
+            _wait(url)
+        except BaseException:
+            serve.shutdown()
+            raise
     log.info("endpoint ready", extra={"url": url, "store": spec.store})
     return url
 
@@ -139,8 +154,23 @@ def _serve_runs() -> bool:
     return any(actor["name"] == "SERVE_CONTROLLER_ACTOR" for actor in ray.util.list_named_actors(all_namespaces=True))
 
 
+@contextmanager
+def reserved(host: str, port: int) -> Iterator[int]:
+    """The port, or a free one for 0, which until the context ends nobody gets who asks for any free one.
+
+    Raises:
+        UserError: it can't be taken.
+    """
+    port = free_port(host, port)
+    with socket.socket() as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        place.bind((host, port))
+        yield port
+
+
 def free_port(host: str, port: int) -> int:
-    """The port, or a free one for 0; taken again by Serve a moment later."""
+    """The port, or a free one for 0; nobody listens there, not even one who would share it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -11,8 +11,8 @@ measure; `ratio` is `other` / `ours` for batching and `ours` / `other` for the r
 - gateway_retrieve, gateway_create: milliseconds of one request over HTTP (`ours`), the median of many, and of what it
   reads or writes in the store (`other`); the goal is 10 for the difference.
 - keyed_retrieve, keyed_create: the same with API keys, of an endpoint of its own; the measure's name is `keyed`.
-- idle_streams: CPU milliseconds in a second of proxy, gateway and broker while 200 streams wait for a video that is not
-  being made (`ours`), beyond those without streams (`other`).
+- idle_streams: CPU milliseconds in a second of gateway and broker while 200 streams wait for a video that is not being
+  made (`ours`), beyond those without streams (`other`).
 """
 
 import asyncio
@@ -264,11 +264,11 @@ def measure_idle_streams(url: str) -> None:
 
 
 def cpu_ms_per_second() -> float:
-    """Of the proxy, the gateway and the broker."""
+    """Of the gateway and the broker."""
     processes = [
         each
         for each in psutil.Process().children(recursive=True)
-        if any(name in " ".join(each.cmdline()) for name in ("Proxy", "Gateway", "Broker"))
+        if any(name in " ".join(each.cmdline()) for name in ("Gateway", "Broker"))
     ]
 
     def spent() -> float:

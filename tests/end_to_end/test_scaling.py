@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from deaths import kill
+from deaths import kill, replicas
 from ray import serve
 
 from rayramid.serve.app import APP, deploy
@@ -99,3 +99,20 @@ def test_a_promotion_and_a_kill_lose_no_job_and_change_no_version(ray_cluster, e
         assert {store.outcome(each).status for each in store.newest_first()} == {"completed"}
         made = [client.videos.retrieve(each.id).model_version for each in (running, sprites)]
         assert made == [old.id, Version.at("rayramid://sprites").id]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_of_two_gateways_one_dies_and_no_connection_is_refused(ray_cluster, ended, model_folder, tmp_path):
+    spec = ServeSpec(
+        model=model_folder, store=str(tmp_path), port=0, keys=False, gateways=2, sampler=SamplerOptions(threads=1)
+    )
+    url = deploy(spec)
+    first, second = replicas("Gateway")
+    first.kill()
+    first.wait()
+    # Until Serve has started another, and on.
+    until(lambda: httpx.get(f"{url}/health").status_code == 200 and len(replicas("Gateway")) == 2)
+    assert second in replicas("Gateway")
+    answers = [httpx.get(f"{url}/health").status_code for _ in range(20)]
+    assert answers == [200] * 20

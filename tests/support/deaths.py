@@ -7,11 +7,20 @@ import psutil
 
 
 def kill(name: str, how: signal.Signals = signal.SIGKILL) -> None:
-    """End a replica's process; those that are already dead are not there."""
+    """End all replicas of a deployment; those that are already dead are not there."""
+    for process in replicas(name):
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(how)
+
+
+def replicas(name: str) -> list[psutil.Process]:
+    """Processes of a deployment's replicas that live."""
+    found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             if f"ServeReplica:rayramid:{name}" in " ".join(process.cmdline()):
-                process.send_signal(how)
+                found.append(process)
+    return found
 
 
 def ranks() -> list[psutil.Process]:
