@@ -79,3 +79,13 @@ def test_the_page_on_evaluation_shows_each_distance(name):
     distances = results_of(name)
     assert as_block(distance_lines(distances)) in page
     assert {"revision", "machine", "created", "spec"} <= distances.keys()
+
+
+def test_the_page_of_the_sprites_world_shows_which_stage_loses_an_image():
+    page = (ROOT / "docs/sprites.md").read_text(encoding="utf-8")
+    stages = results_of("stages")
+    assert stages["command"] in page
+    for model, name in (("rayramid://sprites", "the shipped model"), ("runs/sprites/refined/model", "`refined`")):
+        lines = [line for line in stages["measures"] if line["measure"].startswith(model)]
+        cells = " | ".join(f"{100 * share:.0f} %" for share in (lines[0]["other"], *(line["ours"] for line in lines)))
+        assert any(row.startswith(f"| {name}") and row.endswith(f"| {cells} |") for row in page.splitlines())
