@@ -40,6 +40,17 @@ def ray_cluster() -> Iterator[str]:
     shutil.rmtree(temp, ignore_errors=True)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread, so that sums have one order and processes do not fight for the cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def in_process() -> Iterator[None]:
     """Data jobs are done here, shard by shard: for what is about their results and not about Ray."""

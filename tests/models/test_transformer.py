@@ -21,13 +21,7 @@ from rayramid.models.sampling.request import Request
 from rayramid.models.text import TextEmbedding
 from rayramid.models.transformer import Holding
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def text(words, card):

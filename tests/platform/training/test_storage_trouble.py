@@ -31,12 +31,7 @@ ALONE = Ranks(1, 0, torch.device("cpu"))
 CAN_MOUNT = os.geteuid() == 0 and shutil.which("mount") is not None
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def silent(step, record):
