@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from docs.figures import ablation, flow, history, visibility
+from docs.figures import ablation, drift, flow, history, visibility
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 FIGURES: Mapping[str, Callable[[], str]] = {
+    "drift.svg": drift.figure,
     "flow.svg": flow.figure,
     "history.svg": history.figure,
     "visibility.svg": visibility.figure,

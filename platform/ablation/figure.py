@@ -12,13 +12,12 @@ from textwrap import wrap
 from typing import Any, Literal
 
 from rayramid.models import svg
+from rayramid.models.axes import Axes, ticks
 from rayramid.platform.ablation.result import DISTANCES, parts_at
 
 COLOURS = (svg.CONTEXT, svg.TARGET, svg.TEXT, "#059669", "#7c3aed", svg.GREY)
 COLUMNS, PANEL, HEIGHT = 3, 250, 170
 LEFT, GAP, TOP, CHARACTERS = 52, 66, 66, 125
-# Left free at both ends of a panel, as a share of its width.
-MARGIN = 0.06
 
 
 @dataclass(frozen=True)
@@ -116,67 +115,21 @@ def _claim(claim: Mapping[str, str] | None) -> list[str]:
 
 
 def _draw(panel: Panel, left: float, top: float) -> list[str]:
-    frame = _Frame.of(panel, left, top)
-    shapes = [svg.label(left + PANEL / 2, top - 10, panel.title, size=12)]
-    for value in frame.ticks:
-        words = f"{100 * value:g} %" if panel.share else f"{value:g}"
-        shapes += [svg.line([(left, frame.y(value)), (left + PANEL, frame.y(value))], svg.FAINT)]
-        shapes += [svg.label(left - 6, frame.y(value) + 4, words, anchor="end", size=11)]
-    base = top + HEIGHT
-    shapes += [svg.line([(left, base), (left + PANEL, base)])]
+    x = [each for series in panel.series for each in series.x]
+    marks = ticks(value for series in panel.series for seed in series.seeds for value in seed)
+    axes = Axes(left, top, PANEL, HEIGHT, min(x), max(x), marks, logarithmic=panel.axis == "training TFLOP")
+    shapes = axes.draw(panel.title, (lambda share: f"{100 * share:g} %") if panel.share else "{:g}".format)
     if not panel.alone:
-        shapes += [svg.label(frame.x(x), base + 15, f"{x:.2g}", size=11) for x in panel.series[0].x]
-        shapes += [svg.label(left + PANEL / 2, base + 32, panel.axis, size=11, fill=svg.GREY)]
+        shapes += axes.draw_x(panel.series[0].x, panel.axis)
     for number, (series, colour) in enumerate(zip(panel.series, COLOURS, strict=False)):
         if panel.alone:
             slot = PANEL / len(panel.series)
             places = [left + slot * (number + 0.5)]
             ends = [places[0] - slot / 4, places[0] + slot / 4]
-            shapes += [svg.line([(x, frame.y(series.means[0])) for x in ends], colour)]
+            shapes += [svg.line([(x, axes.y(series.means[0])) for x in ends], colour)]
         else:
-            places = [frame.x(x) for x in series.x]
-            shapes += [svg.line(zip(places, map(frame.y, series.means), strict=True), colour)]
+            places = [axes.x(x) for x in series.x]
+            shapes += [svg.line(zip(places, map(axes.y, series.means), strict=True), colour)]
         for seed in series.seeds:
-            shapes += [svg.dot(x, frame.y(y), colour) for x, y in zip(places, seed, strict=True)]
+            shapes += [svg.dot(x, axes.y(y), colour) for x, y in zip(places, seed, strict=True)]
     return shapes
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """Where a panel's values are in pixels: `first` and `last` on its x axis, and the values at the lines across it."""
-
-    left: float
-    top: float
-    logarithmic: bool
-    first: float
-    last: float
-    ticks: Sequence[float]
-
-    @classmethod
-    def of(cls, panel: Panel, left: float, top: float) -> "_Frame":
-        """Of a panel at a place."""
-        values = [value for series in panel.series for seed in series.seeds for value in seed]
-        low = min(0.0, *values)
-        step = _step(max(values) - low)
-        lowest = math.floor(low / step)
-        ticks = [step * n for n in range(lowest, max(math.ceil(max(values) / step), lowest + 1) + 1)]
-        x = [each for series in panel.series for each in series.x]
-        return cls(left, top, panel.axis == "training TFLOP", min(x), max(x), ticks)
-
-    def x(self, value: float) -> float:
-        """Of a value on the x axis."""
-        if self.logarithmic:
-            share = math.log(value / self.first) / max(math.log(self.last / self.first), 1e-9)
-        else:
-            share = (value - self.first) / max(self.last - self.first, 1e-9)
-        return self.left + PANEL * (MARGIN + share * (1 - 2 * MARGIN))
-
-    def y(self, value: float) -> float:
-        """Of a value on the y axis."""
-        return self.top + HEIGHT * (self.ticks[-1] - value) / (self.ticks[-1] - self.ticks[0])
-
-
-def _step(span: float) -> float:
-    """Of three to six ticks: 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(span / 3)) if span > 0 else 1.0
-    return max((factor * power for factor in (1, 2, 5) if factor * power <= span / 2.5), default=power)
