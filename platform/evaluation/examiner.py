@@ -88,6 +88,11 @@ def pieces(spec: EvalSpec) -> list[Piece]:
     ]
 
 
+def shown_frames(frames: int) -> list[int]:
+    """Which of a video's frames its strip has."""
+    return list(range(0, frames, max(1, frames // (STRIP_FRAMES - 1))))[:STRIP_FRAMES]
+
+
 class Examiner:
     """Does pieces with a model that is loaded once."""
 
@@ -111,7 +116,7 @@ class Examiner:
                 caption=write(scene.demand),
                 verdicts={length: _judged(video_THWC[:length], scene.demand) for length in self._spec.lengths},
                 psnr_T=_psnr(video_THWC, render(scene, frames)) if piece.kind == "render" else (),
-                strip=sprite_sheet(video_THWC[:: max(1, frames // (STRIP_FRAMES - 1))], STRIP_FRAMES, WIDTH),
+                strip=sprite_sheet(video_THWC[shown_frames(frames)], STRIP_FRAMES, WIDTH),
             )
             for number, (scene, video_THWC) in enumerate(zip(scenes, shown, strict=True))
         ]
