@@ -4,7 +4,7 @@ A model that feeds on its own units may drift: it gets softer, paler, stiller or
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -41,7 +41,7 @@ def measures_of(units: Sequence[Frames]) -> dict[str, Any]:
     }
 
 
-def sum_up(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def sum_up(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means over videos with their standard errors: `curves` by unit, as far as all videos go, and the `whole`.
 
     None where no video has a value, and for the error of a single one.
@@ -60,12 +60,12 @@ def sum_up(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """The means for people, of some units where there are many."""
+def lines(found: dict[str, Any], names: Sequence[str] = SHOWN) -> list[str]:
+    """The means of some curves for people, of some units where there are many."""
     units = len(next(iter(found["curves"].values()))["mean"])
     shown = np.unique(np.linspace(0, units - 1, min(units, MOST_COLUMNS)).round().astype(int)).tolist()
     said = [f"{'by unit':<16}" + "".join(f"{unit:>9}" for unit in shown)]
-    for name in SHOWN:
+    for name in names:
         means = found["curves"][name]["mean"]
         said.append(f"  {name:<14}" + "".join(f"{_short(means[unit]):>9}" for unit in shown))
     whole = found["whole"]

@@ -6,12 +6,13 @@ Shape letters: T frames, H W pixels, C = 3.
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from rayramid.models.brief import Frames, write_brief
+from rayramid.models.card import VAE_STRIDE
 from rayramid.models.checkpoint import load_model
 from rayramid.models.media.preview import sprite_sheet
 from rayramid.models.precision import sampling_dtype
@@ -21,10 +22,13 @@ from rayramid.models.sprites.judge.verdict import judge
 from rayramid.models.sprites.render import render
 from rayramid.models.sprites.scene import Scene
 from rayramid.models.vae.streaming import decode_video, encode_video
+from rayramid.platform.evaluation.drift import measures_of
 from rayramid.platform.evaluation.spec import EvalSpec
 from rayramid.platform.evaluation.videos import make_videos
 
 Kind = Literal["text", "image", "render"]
+# Of what there are measures by unit: videos from captions, their scenes as they are drawn, and scenes through the VAE.
+Origin = Literal["made", "drawn", "decoded"]
 
 STRIP_FRAMES = 9
 WIDTH = 96
@@ -57,6 +61,8 @@ class Case:
         caption: what it was to show.
         verdicts: by the number of frames judged, every part of the verdict.
         psnr_T: of each frame against the scene, in dB; empty unless the scene went through the VAE.
+        drift: of the video and of what it is compared with, how it changes from unit to unit (`drift.measures_of`);
+            empty for images, and for steps that are not the model's own.
         strip: some of its frames side by side, WebP.
     """
 
@@ -65,6 +71,7 @@ class Case:
     caption: str
     verdicts: Mapping[int, Mapping[str, bool]]
     psnr_T: tuple[float, ...]
+    drift: Mapping[Origin, Mapping[str, Any]]
     strip: bytes
 
 
@@ -116,6 +123,7 @@ class Examiner:
                 caption=write(scene.demand),
                 verdicts={length: _judged(video_THWC[:length], scene.demand) for length in self._spec.lengths},
                 psnr_T=_psnr(video_THWC, render(scene, frames)) if piece.kind == "render" else (),
+                drift=self._drift(piece, scene, video_THWC),
                 strip=sprite_sheet(video_THWC[shown_frames(frames)], STRIP_FRAMES, WIDTH),
             )
             for number, (scene, video_THWC) in enumerate(zip(scenes, shown, strict=True))
@@ -135,6 +143,16 @@ class Examiner:
         ]
         images = [render(scene, 1)[0] for scene in scenes] if piece.kind == "image" else None
         return make_videos(self._model, briefs, images)
+
+    def _drift(self, piece: Piece, scene: Scene, video_THWC: Frames) -> dict[Origin, Mapping[str, Any]]:
+        shown: dict[Origin, Frames] = {}
+        if piece.kind == "render":
+            shown["decoded"] = video_THWC
+        elif piece.kind == "text" and piece.steps is None:
+            shown = {"made": video_THWC, "drawn": render(scene, len(video_THWC))}
+        unit = VAE_STRIDE * (self._model.card.frames_per_unit or 1)
+        borders = range(1, len(video_THWC), unit)
+        return {origin: measures_of(np.split(frames_THWC, borders)) for origin, frames_THWC in shown.items()}
 
     def _through_vae(self, scenes: list[Scene], frames: int) -> Iterator[Frames]:
         vae = self._model.vae

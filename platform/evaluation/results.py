@@ -8,11 +8,19 @@ from typing import Any
 import numpy as np
 
 from rayramid.models.sprites.judge.verdict import PARTS
-from rayramid.platform.evaluation.examiner import Case, Kind
+from rayramid.platform.evaluation import drift
+from rayramid.platform.evaluation.examiner import Case, Kind, Origin
 from rayramid.platform.evaluation.spec import EvalSpec
 
 # The quantile of the normal distribution that leaves 2.5 % on each side.
 Z = 1.959964
+# Whose drift people are shown, and which measures of it.
+ORIGINS: dict[Origin, str] = {
+    "made": "drift of videos from captions",
+    "drawn": "drift of the same scenes as they are drawn",
+    "decoded": "drift of drawn scenes through the VAE",
+}
+DRIFT = ("sharpness", "saturation", "motion_energy", "jump")
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Share:
 
 
 def sum_up(spec: EvalSpec, cases: Sequence[Case]) -> dict[str, Any]:
-    """The numbers of an evaluation: `text`, `curve`, `images` and `vae`, each by the length judged.
+    """The numbers of an evaluation: `text`, `curve`, `images`, `vae` by the length judged, and `drift` by its origin.
 
     Before them the first of `text`, for scripts: `fully_right` and its `parts` at the shortest length.
     """
@@ -78,6 +86,8 @@ def sum_up(spec: EvalSpec, cases: Sequence[Case]) -> dict[str, Any]:
             "psnr_by_frame": [round(float(psnr), 2) for psnr in by_frame_T],
             "judged": shares(rendered, parts),
         }
+    measured = {origin: [case.drift[origin] for case in cases if origin in case.drift] for origin in ORIGINS}
+    found["drift"] = {origin: drift.sum_up(each) for origin, each in measured.items() if each}
     return found
 
 
@@ -102,4 +112,6 @@ def lines(found: dict[str, Any]) -> list[str]:
         vae = found["vae"]
         said.append(f"VAE: {vae['psnr']:.1f} dB, the worst frame {vae['worst_frame_below_mean']:.1f} dB below; decoded")
         said += [row(f"{length} frames", shares["fully_right"]) for length, shares in vae["judged"].items()]
+    for origin, measured in found.get("drift", {}).items():
+        said += [ORIGINS[origin], *(f"  {line}" for line in drift.lines(measured, DRIFT))]
     return said

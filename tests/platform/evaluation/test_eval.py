@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from rayramid.models.brief import write_brief
 from rayramid.models.checkpoint import Model, load_model
 from rayramid.models.errors import UserError
 from rayramid.models.render import render
-from rayramid.models.sprites.captions import held_out, parse
+from rayramid.models.sprites.captions import held_out, parse, write
+from rayramid.models.sprites.draw import held_out_scenes
 from rayramid.models.sprites.judge.verdict import PARTS
+from rayramid.models.sprites.render import render as draw
+from rayramid.platform.evaluation.drift import measures_of
 from rayramid.platform.evaluation.examiner import Examiner, Piece, pieces
 from rayramid.platform.evaluation.results import Share, lines, sum_up
 from rayramid.platform.evaluation.run import evaluate
@@ -82,6 +86,19 @@ def test_what_the_vae_gives_back_is_judged_and_measured(model_folder):
     assert again[0].psnr_T == cases[1].psnr_T
 
 
+def test_drift_is_that_of_the_video_of_its_scene_and_of_what_the_vae_gives_back(model_folder):
+    examiner = Examiner(spec_of(model_folder, "unused"))
+    (text,), (decoded,) = examiner.examine(Piece("text", 1, 1)), examiner.examine(Piece("render", 1, 1))
+    scene = next(islice(held_out_scenes(0, 64, 64, 9), 1, None))
+    units = np.split(draw(scene, 9), [1])
+    assert text.caption == write(scene.demand)
+    assert text.drift["drawn"] == measures_of(units)
+    assert text.drift["made"]["curves"]["saturation"] != text.drift["drawn"]["curves"]["saturation"]
+    assert decoded.drift.keys() == {"decoded"}
+    assert len(decoded.drift["decoded"]["curves"]["jump"]) == 2
+    assert examiner.examine(Piece("text", 1, 1, 1))[0].drift == examiner.examine(Piece("image", 1, 1))[0].drift == {}
+
+
 def test_sums_are_of_their_kind_and_length(model_folder):
     spec = spec_of(model_folder, "unused", renders=0)
     one = Examiner(spec).examine(Piece("text", 0, 1))[0]
@@ -89,8 +106,8 @@ def test_sums_are_of_their_kind_and_length(model_folder):
     cases = [
         one,
         replace(one, index=1, verdicts={5: right, 9: one.verdicts[9]}),
-        replace(one, piece=Piece("text", 0, 1, 1), verdicts={5: right, 9: right}),
-        replace(one, piece=Piece("image", 0, 1), verdicts={5: right, 9: {**right, "fully_right": False}}),
+        replace(one, piece=Piece("text", 0, 1, 1), drift={}, verdicts={5: right, 9: right}),
+        replace(one, piece=Piece("image", 0, 1), drift={}, verdicts={5: right, 9: {**right, "fully_right": False}}),
     ]
     found = sum_up(spec, cases)
     assert "vae" not in found
@@ -99,6 +116,8 @@ def test_sums_are_of_their_kind_and_length(model_folder):
     assert (found["fully_right"], set(found["parts"])) == (0.5, set(PARTS))
     assert found["curve"]["1"]["9"]["fully_right"]["of"] == 1
     assert (found["images"]["9"]["kept"]["right"], found["images"]["9"]["fully_right"]["right"]) == (1, 0)
+    assert found["drift"].keys() == {"made", "drawn"}
+    assert found["drift"]["drawn"]["videos"] == 2
     assert any("50.0%  (9.5% to 90.5%, 1 of 2)" in line for line in lines(found))
 
 
@@ -114,6 +133,12 @@ def test_an_evaluation_on_ray_leaves_its_numbers_and_where_they_came_from(ray_cl
     assert written["machine"]["cpus"] >= 1
     assert written["text"]["9"]["fully_right"]["of"] == 3
     assert written["vae"]["psnr"] == pytest.approx(np.mean(written["vae"]["psnr_by_frame"]), abs=0.01)
+    assert {origin: each["videos"] for origin, each in written["drift"].items()} == {
+        "made": 3,
+        "drawn": 3,
+        "decoded": 2,
+    }
+    assert sum(line.startswith("drift of ") for line in lines(written)) == 3
     rows = [json.loads(line) for line in (tmp_path / "eval/cases.jsonl").read_text().splitlines()]
     assert len(rows) == 9
     assert all("fully_right" in row["wrong"]["9"] for row in rows if row["kind"] == "text")
