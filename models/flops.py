@@ -62,7 +62,7 @@ def visible_pairs(config: DiTConfig, segments: Sequence[Segment], cached: Sequen
 def is_visible(config: DiTConfig, query: Segment, key: Segment) -> bool:
     """The visibility rule of the configuration's conditioning."""
     if config.conditioning == "official":
-        return sees_official(query, key, causal=config.causal)
+        return sees_official(query, key, causal=config.causal, own_text=config.shares("own_text"))
     return sees(query, key, config.levels, config.history_units)
 
 
@@ -81,7 +81,7 @@ def parameter_count(config: DiTConfig) -> int:
     stream = keys_only + linear(width, 6 * width) + linear(width, width) + two_layers(width, mlp * width, width)
     last_text = stream if config.single_blocks else keys_only + linear(width, 2 * width)
     single = keys_only + linear(width, 3 * width) + linear(width, mlp * width) + linear((1 + mlp) * width, width)
-    roles = 2 * config.roles * width if config.conditioning == "shared_context" else 0
+    roles = 2 * config.roles * width if config.shares("roles") else 0
     return (
         linear(patch, width)
         + linear(config.text_dim, width)

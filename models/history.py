@@ -64,13 +64,16 @@ def sees(query: Segment, key: Segment, levels: int, history_units: int | None = 
     return key.level == seen_level(query.unit, query.level, key.unit, levels, target=query.kind == "target")
 
 
-def sees_official(query: Segment, key: Segment, *, causal: bool = True) -> bool:
+def sees_official(query: Segment, key: Segment, *, causal: bool = True, own_text: bool = False) -> bool:
     """The published rule, a segment being one latent frame: text and the first frame see each other, frames look back.
 
-    Without `causal` everything of a clip sees everything (the bidirectional baseline).
+    Without `causal` everything of a clip sees everything (the bidirectional baseline). With `own_text`, text sees text
+    alone, as in shared context.
     """
     if query.clip != key.clip:
         return False
+    if own_text and query.kind == "text":
+        return key.kind == "text"
     return not causal or key.start <= query.start
 
 

@@ -77,7 +77,8 @@ def assemble(clips: Sequence[Clip], config: DiTConfig) -> Pack:
     """Put clips into one pack.
 
     Shared context: one segment per piece, text at timestep 0, positions on the clip's full-resolution grid.
-    Official: one segment per latent frame, every token at the target's timestep, positions on the target's grid.
+    Official: one segment per latent frame, every token at the target's timestep, positions on the target's grid; or its
+    timesteps and grid as in shared context, if they are among the `shared_parts`.
     Raises ValueError for sizes that patch and levels cannot divide, and for what official conditioning cannot say.
     """
     if not clips:
@@ -89,7 +90,7 @@ def assemble(clips: Sequence[Clip], config: DiTConfig) -> Pack:
     targets: list[tuple[int, ...]] = []
     for row, clip in enumerate(clips):
         _check(clip, config)
-        reference, timestep = _official_target(clip) if config.conditioning == "official" else (0, None)
+        reference, timestep = _told_to_all(clip, config)
         for number, prompt in enumerate(clip.prompts):
             if prompt.tokens_LD is not None:
                 text = Segment(
@@ -136,7 +137,7 @@ def training_segments(
         for span in spans:
             scale = config.patch * 2**span.level
             tokens = (span.stop - span.start, height // scale, width // scale)
-            stride = 2 ** (span.level - (spans[-1].level if config.conditioning == "official" else 0))
+            stride = 2 ** (span.level - (0 if config.shares("one_grid") else spans[-1].level))
             whole = Segment(row, span.kind, span.unit, span.level, tokens, start=span.start, stride=stride)
             segments += _frames(whole) if config.conditioning == "official" else [whole]
     return segments
@@ -170,8 +171,16 @@ def _frames(whole: Segment) -> list[Segment]:
     return [replace(whole, grid=(1, height, width), start=whole.start + frame) for frame in range(frames)]
 
 
+def _told_to_all(clip: Clip, config: DiTConfig) -> tuple[int, float | None]:
+    """The level in whose grid a row's positions are counted, and the timestep of all its tokens; None: each its own."""
+    if config.conditioning == "shared_context":
+        return 0, None
+    level, timestep = _official_target(clip)
+    return 0 if config.shares("one_grid") else level, None if config.shares("own_time") else timestep
+
+
 def _official_target(clip: Clip) -> tuple[int, float]:
-    """Level and timestep of the one target that official conditioning tells every token of a row."""
+    """Level and timestep of the one target that a row of official conditioning has."""
     told = {(piece.level, piece.timestep) for piece in clip.pieces if piece.kind == "target"}
     if len(told) != 1 or len(clip.prompts) != 1 or clip.prompts[0].tokens_LD is None:
         raise ValueError(

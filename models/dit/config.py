@@ -1,7 +1,12 @@
 """What decides a DiT's parameters and meaning; stored in the checkpoint."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+# What shared context has and official conditioning has not, apart from packing: timesteps of their own for text and
+# history; text that sees text alone; positions on the full-resolution grid; learned embeddings of the roles.
+SharedPart = Literal["own_time", "own_text", "one_grid", "roles"]
+SHARED_PARTS: tuple[SharedPart, ...] = get_args(SharedPart)
 
 
 @dataclass(frozen=True)
@@ -36,16 +41,23 @@ class DiTConfig:
     # How many units back anything sees; None is all.
     history_units: int | None = None
     conditioning: Literal["shared_context", "official"] = "shared_context"
+    # What a model of official conditioning takes over of shared context; a sequence has one target all the same.
+    shared_parts: tuple[SharedPart, ...] = ()
     causal: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rope_axes", tuple(self.rope_axes))
+        object.__setattr__(self, "shared_parts", tuple(self.shared_parts))
         if sum(self.rope_axes) != self.head_dim or len(self.rope_axes) != 3 or any(axis % 2 for axis in self.rope_axes):
             raise ValueError(
                 f"rope_axes {self.rope_axes} must be three even numbers that add up to head_dim {self.head_dim}"
             )
         if self.conditioning not in ("shared_context", "official"):
             raise ValueError(f"conditioning {self.conditioning!r} must be shared_context or official")
+        if len(set(self.shared_parts)) < len(self.shared_parts) or not set(self.shared_parts) <= set(SHARED_PARTS):
+            raise ValueError(f"shared_parts {self.shared_parts} must be among {', '.join(SHARED_PARTS)}, each once")
+        if self.shared_parts and self.conditioning != "official":
+            raise ValueError("shared_parts need conditioning official; shared_context has all of them, so give none")
         if not self.causal and self.conditioning != "official":
             raise ValueError("causal=False (bidirectional attention) needs conditioning official")
         if self.history_units is not None and self.history_units < 1:
@@ -58,6 +70,10 @@ class DiTConfig:
             raise ValueError(f"double_blocks {self.double_blocks} must be at least 1")
         if self.position_table and (self.position_base < 1 or self.width % 4):
             raise ValueError("a position_table needs position_base >= 1 and a width divisible by 4")
+
+    def shares(self, part: SharedPart) -> bool:
+        """Whether the model has this part of shared context."""
+        return self.conditioning == "shared_context" or part in self.shared_parts
 
     @property
     def width(self) -> int:

@@ -29,7 +29,8 @@ from rayramid.models.dit.embeddings import (
     unpatchify,
 )
 from rayramid.models.dit.recompute import Recompute
-from rayramid.models.history import Segment, sees, sees_official
+from rayramid.models.flops import is_visible
+from rayramid.models.history import Segment
 from rayramid.models.precision import widen, without_autocast
 from rayramid.models.sequence import Pack
 from rayramid.models.sequence_parallel import Part, Tokens
@@ -55,7 +56,7 @@ class DiT(nn.Module):
         self.text_in = nn.Linear(config.text_dim, width)
         self.time_in = TwoLayer(2 * TIME_FREQUENCIES, width)
         self.pooled_in = TwoLayer(config.pooled_dim, width)
-        if config.conditioning == "shared_context":
+        if config.shares("roles"):
             self.role_tokens = nn.Parameter(torch.empty(config.roles, width))
             self.role_times = nn.Parameter(torch.empty(config.roles, width))
         last = config.double_blocks - 1
@@ -77,7 +78,7 @@ class DiT(nn.Module):
                     nn.init.zeros_(module.weight)
                     _gates(module.bias, self.config.width).fill_(len(self.blocks) ** -0.5)
         nn.init.zeros_(self.head.out.weight)
-        if self.config.conditioning == "shared_context":
+        if self.config.shares("roles"):
             nn.init.zeros_(self.role_tokens)
             nn.init.zeros_(self.role_times)
 
@@ -153,16 +154,13 @@ class DiT(nn.Module):
         return torch.autocast(weight.device.type, weight.dtype) if low else nullcontext()
 
     def _sees(self, query: Segment, key: Segment) -> bool:
-        config = self.config
-        if config.conditioning == "official":
-            return sees_official(query, key, causal=config.causal)
-        return sees(query, key, config.levels, config.history_units)
+        return is_visible(self.config, query, key)
 
     def _caches(self, pack: Pack, caches: Sequence[Cache | None] | None) -> Sequence[Cache | None]:
         if caches is None:
             return [None] * pack.clips
         if self.config.conditioning == "official":
-            raise ValueError("official conditioning has no cache: its context depends on the target's timestep")
+            raise ValueError("official conditioning has no cache: each target carries its own context")
         if len(caches) != pack.clips:
             raise ValueError(f"{len(caches)} caches for {pack.clips} clips: there must be one each, or None")
         return caches
@@ -204,7 +202,7 @@ class DiT(nn.Module):
             time_SD = self.time_in(timestep_waves(timesteps.to(exact)))
             pooled_SD = self.pooled_in(pack.pooled_QP.to(weight.device))[prompts]
         condition_SD = time_SD + pooled_SD
-        if self.config.conditioning == "shared_context":
+        if self.config.shares("roles"):
             roles = torch.tensor([self._role(part.segment) for part in tokens.mine], device=weight.device)
             condition_SD = condition_SD + self.role_times[roles]
             text_roles, video_roles = self.role_tokens[roles].split([len(words), len(video)])

@@ -120,6 +120,11 @@ def architecture_of(config: DiTConfig) -> Architecture:
         raise UserError(
             f"conditioning is {config.conditioning}: the published code only runs official; export from such a model"
         )
+    if config.shared_parts:
+        raise UserError(
+            f"shared_parts are {', '.join(config.shared_parts)}: the published code has none of them; export from a "
+            "model without"
+        )
     if config.mlp_ratio == 4 and config.single_blocks == 0 and config.rope_axes == (config.head_dim, 0, 0):
         return mmdit
     if config.mlp_ratio == 4 and config.single_blocks > 0 and config.position_table == 0 and config.patch == flux.PATCH:
@@ -138,11 +143,12 @@ def initial_weights(dit: DiT, config: DiTConfig) -> DiT:
     """A model of `config` that starts from the weights of another, as the paper starts from SD3-medium.
 
     The published models predict start - end, shared context end - start (Eq. 11): from one to the other, the output
-    layer changes its sign, and role embeddings start at zero.
+    layer changes its sign. Role embeddings that the other has not start at zero.
 
     Args:
         dit: the other model; its tensors become those of the new one where they are the same.
-        config: same blocks and widths; of an `official` model, conditioning, levels and units may become others.
+        config: same blocks and widths; of an `official` model, conditioning, levels and units may become others, and
+            `shared_parts` may be added.
 
     Raises:
         UserError: the two differ in a parameter's shape.
@@ -153,7 +159,7 @@ def initial_weights(dit: DiT, config: DiTConfig) -> DiT:
     if dit.config.conditioning != config.conditioning:
         assert dit.config.conditioning == "official", "shared context was never told a target's time"
         state |= {key: -state[key] for key in ("head.out.weight", "head.out.bias")}
-        roles = {key: shape for key, shape in shapes(started.state_dict()).items() if key.startswith("role_")}
-        state |= {key: state["head.out.bias"].new_zeros(shape) for key, shape in roles.items()}
+    added = {key: shape for key, shape in shapes(started.state_dict()).items() if key.startswith("role_")}
+    state = {key: state["head.out.bias"].new_zeros(shape) for key, shape in added.items()} | state
     adopt(started, state, "initial weights")
     return started

@@ -6,7 +6,7 @@ import torch
 
 from rayramid.models.card import ModelCard
 from rayramid.models.checkpoint import dit_config_of, pyramid_of
-from rayramid.models.dit.config import DiTConfig
+from rayramid.models.dit.config import SHARED_PARTS, DiTConfig
 from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
 from rayramid.models.importers.dit import initial_weights
@@ -30,7 +30,7 @@ def configure(model: Model) -> tuple[DiTConfig, Pyramid, ModelCard | None]:
         assert model.preset is not None, "the spec has one of the two"
         config = preset(model.preset)
         pyramid = Pyramid(levels=config.levels)
-    names = ("conditioning", "levels", "frames_per_unit", "history_units", "causal")
+    names = ("conditioning", "shared_parts", "levels", "frames_per_unit", "history_units", "causal")
     changes = {name: value for name in names if (value := getattr(model, name)) is not None}
     if changes.get("frames_per_unit") == "all":
         changes["frames_per_unit"] = None
@@ -53,12 +53,13 @@ def configure(model: Model) -> tuple[DiTConfig, Pyramid, ModelCard | None]:
 
 
 def _check_start(started: DiTConfig, config: DiTConfig) -> None:
-    if started.conditioning != "shared_context":
-        return
-    if config.conditioning != started.conditioning:
+    if started.conditioning == "shared_context" and config.conditioning == "official":
         raise UserError("model: a shared_context model can't go on as official; start from an official one")
-    if config.levels != started.levels:
-        raise UserError(f"model: a shared_context model trained with {started.levels} levels keeps them")
+    lost = [part for part in SHARED_PARTS if started.shares(part) and not config.shares(part)]
+    if lost:
+        raise UserError(f"model: a model trained with shared_parts {', '.join(lost)} keeps them")
+    if started.shares("roles") and config.levels != started.levels:
+        raise UserError(f"model: a model that has roles and was trained with {started.levels} levels keeps them")
 
 
 def origin_of(model: Model) -> Origin | None:

@@ -18,6 +18,7 @@ RULES: dict[str, Callable[[Segment, Segment], bool]] = {
     "shared": partial(sees, levels=LEVELS),
     "bounded": partial(sees, levels=LEVELS, history_units=1),
     "official": sees_official,
+    "own_text": partial(sees_official, own_text=True),
     "bidirectional": partial(sees_official, causal=False),
 }
 

@@ -61,7 +61,9 @@ def gradients(dit: DiT, pack: Pack) -> dict[str, Tensor]:
 
 
 def test_configuration_round_trips_through_json() -> None:
-    assert DiTConfig(**json.loads(json.dumps(dataclasses.asdict(CONFIG)))) == CONFIG
+    parts = dataclasses.replace(CONFIG, conditioning="official", shared_parts=("own_time", "one_grid"))
+    for config in (CONFIG, parts):
+        assert DiTConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,9 @@ def test_configuration_round_trips_through_json() -> None:
         ({"rope_axes": (5, 2, 1)}, "three even numbers"),
         ({"conditioning": "mine"}, "must be shared_context or official"),
         ({"causal": False}, "needs conditioning official"),
+        ({"shared_parts": ("roles",)}, "need conditioning official; shared_context has all of them"),
+        ({"conditioning": "official", "shared_parts": ("own_cache",)}, "among own_time, own_text, one_grid, roles"),
+        ({"conditioning": "official", "shared_parts": ("roles", "roles")}, "each once"),
         ({"history_units": 0}, "history_units 0 must be at least 1"),
         ({"frames_per_unit": 0}, "frames_per_unit 0 must be at least 1"),
         ({"levels": 0}, "levels 0"),

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rayramid.models import attention
-from rayramid.models.dit.config import DiTConfig
+from rayramid.models.dit.config import SHARED_PARTS, DiTConfig
 from rayramid.models.dit.model import DiT
 from rayramid.models.flops import TRAINING_FACTOR, forward_flops, parameter_count, visible_pairs
 from rayramid.models.history import Segment
@@ -52,9 +52,13 @@ def counted(config, shape, *, text, first_unit, units):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("conditioning", ["shared_context", "official"])
-def test_parameter_count_is_exact(name, conditioning):
-    config = replace(PRESETS[name], conditioning=conditioning)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"conditioning": "official"}, {"conditioning": "official", "shared_parts": ("roles",)}],
+    ids=["shared_context", "official", "roles"],
+)
+def test_parameter_count_is_exact(name, changes):
+    config = replace(PRESETS[name], **changes)
     with torch.device("meta"):
         dit = DiT(config)
     assert parameter_count(config) == sum(parameter.numel() for parameter in dit.parameters())
@@ -77,6 +81,13 @@ def test_flops_are_those_that_torch_counts(name, conditioning, unpadded):
     formula = forward_flops(config, training_segments(config, shape, 77, 1, 3))
     assert formula == forward
     assert TRAINING_FACTOR * formula == pytest.approx(both, rel=0.01)
+
+
+@pytest.mark.parametrize("part", SHARED_PARTS)
+def test_flops_of_official_with_a_part_of_shared_context(part, unpadded):
+    config = replace(SMALL, conditioning="official", shared_parts=(part,))
+    forward, _ = counted(config, (4, 16, 16), text=9, first_unit=1, units=3)
+    assert forward_flops(config, training_segments(config, (4, 16, 16), 9, 1, 3)) == forward
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rayramid.models.dit.config import DiTConfig
+from rayramid.models.dit.config import SHARED_PARTS, DiTConfig, SharedPart
 from rayramid.models.history import Segment
 from rayramid.models.objective import Targets, Text, TrainingClip, objective, training_pack
 from rayramid.models.pyramid import Pyramid, down
@@ -33,10 +33,14 @@ def bare(segment: Segment) -> Segment:
     return dataclasses.replace(segment, timestep=0.0)
 
 
-@pytest.mark.parametrize("conditioning", ["shared_context", "official"])
+@pytest.mark.parametrize(
+    ("conditioning", "parts"), [("shared_context", ()), ("official", ()), ("official", SHARED_PARTS)]
+)
 @pytest.mark.parametrize("frames_per_unit", [1, 2, None])
-def test_a_pack_has_the_segments_that_were_planned(conditioning: str, frames_per_unit: int | None) -> None:
-    config = dataclasses.replace(CONFIG, conditioning=conditioning, frames_per_unit=frames_per_unit)
+def test_a_pack_has_the_segments_that_were_planned(
+    conditioning: str, parts: tuple[SharedPart, ...], frames_per_unit: int | None
+) -> None:
+    config = dataclasses.replace(CONFIG, conditioning=conditioning, shared_parts=parts, frames_per_unit=frames_per_unit)
     window = (0, 1) if frames_per_unit is None else (1, 2)
     pack, _ = training_pack([clip(first_unit=window[0], units=window[1], latents=5)], config, PYRAMID, seed=0)
     assert [bare(segment) for segment in pack.segments] == training_segments(config, (5, 8, 8), 4, *window)

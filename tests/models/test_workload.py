@@ -6,7 +6,7 @@ from subprocess import run
 import pytest
 import torch
 
-from rayramid.models.dit.config import DiTConfig
+from rayramid.models.dit.config import SHARED_PARTS, DiTConfig
 from rayramid.models.dit.model import DiT
 from rayramid.models.pyramid import Pyramid
 from rayramid.models.sampler import Request, Sampler
@@ -36,6 +36,7 @@ def test_by_hand():
         ({"frames_per_unit": 2}, 7, (1.0, 1.0), 1),
         ({"history_units": 2}, 6, (2.0, 2.0), 0),
         ({"conditioning": "official"}, 4, (2.0, 0.0), 0),
+        ({"conditioning": "official", "shared_parts": SHARED_PARTS}, 4, (2.0, 0.0), 1),
         ({"frames_per_unit": None, "conditioning": "official", "causal": False}, 3, (2.0, 2.0), 0),
     ],
 )

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from rayramid.models.dit.config import SharedPart
 from rayramid.platform.training.spec.fields import Location, Positive, Strict
 
 
@@ -18,6 +19,8 @@ class Model(Strict):
             Flow, or SD3-medium's `transformer` folder.
         variant: which DiT of a release, such as `768p`; needed when it holds several.
         conditioning: `shared_context`, or `official` as in the published model.
+        shared_parts: under `official`, what is as in `shared_context` all the same: text and history at timesteps of
+            their own, text that sees text alone, positions on the full-resolution grid, embeddings of the roles.
         levels: resolutions of the spatial pyramid; 1 is plain flow matching at full resolution.
         frames_per_unit: latents per autoregressive unit; `all` makes a video one unit (full-sequence diffusion).
         history_units: how many units back anything sees.
@@ -31,6 +34,7 @@ class Model(Strict):
     start: Location | None = None
     variant: str | None = None
     conditioning: Literal["shared_context", "official"] | None = None
+    shared_parts: tuple[SharedPart, ...] | None = None
     levels: Positive | None = None
     frames_per_unit: Positive | Literal["all"] | None = None
     history_units: Positive | None = None

@@ -124,3 +124,17 @@ def test_official_conditioning_tells_all_tokens_the_targets_time_and_caches_noth
         official.sampler.step([official.session])
         assert official.session.cache_bytes == 0
     assert official.model.card.dit["conditioning"] == "official"
+
+
+def test_parts_of_shared_context_go_from_the_spec_through_training_into_the_exported_model(baseline):
+    made = baseline(conditioning="official", shared_parts=["own_time", "roles"])
+    for row in range(made.pack.clips):
+        words, *history, target = [segment.timestep for segment in made.pack.segments if segment.clip == row]
+        assert words == 0
+        assert target not in history
+        # One sigma a visit, at most a third of noise.
+        assert len(set(history)) <= 1
+        assert all(0 < timestep < 1000 / 3 for timestep in history)
+    assert made.model.card.dit["shared_parts"] == ["own_time", "roles"]
+    assert made.model.dit.role_tokens.shape == (7, 96)
+    assert made.frames() == [(1, 64, 64, 3), (8, 64, 64, 3), (8, 64, 64, 3)]

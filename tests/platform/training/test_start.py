@@ -6,6 +6,8 @@ import pytest
 import torch
 from released import write_release
 
+from rayramid.models import storage
+from rayramid.models.card import CARD, load_card
 from rayramid.models.checkpoint import load_model
 from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
@@ -117,6 +119,27 @@ def test_shared_context_does_not_become_official(spec, tmp_path):
         dry_run(spec(model={"start": first.output, "conditioning": "official"}))
     with pytest.raises(UserError, match="trained with 3 levels keeps them"):
         dry_run(spec(model={"start": first.output, "levels": 2}))
+
+
+def test_parts_of_shared_context_are_added_to_a_released_model_and_kept(release, tmp_path):
+    dit, pyramid = built(start=release, shared_parts=["own_time", "roles"])
+    published = open_release(release).dit().state_dict()
+    assert (dit.config.shared_parts, pyramid.schedule) == (("own_time", "roles"), "official")
+    assert not dit.role_times.any()
+    assert torch.equal(dit.head.out.weight, published["head.out.weight"])
+
+    folder = str(tmp_path / "parts")
+    import_weights(release, folder)
+    card = load_card(folder)
+    card = dataclasses.replace(card, dit=card.dit | {"shared_parts": ["own_time", "roles"]})
+    storage.write_atomic(f"{folder}/{CARD}", card.to_json())
+    assert configure(Model(start=folder))[0] == dit.config
+    shared = configure(Model(start=folder, conditioning="shared_context", shared_parts=()))[0]
+    assert shared.conditioning == "shared_context"
+    with pytest.raises(UserError, match="trained with shared_parts own_time keeps them"):
+        configure(Model(start=folder, shared_parts=("roles", "one_grid")))
+    with pytest.raises(UserError, match="has roles and was trained with 3 levels keeps them"):
+        configure(Model(start=folder, levels=2))
 
 
 def test_a_preset_is_drawn_from_the_seed():
