@@ -3,9 +3,11 @@
 Shape letters: N videos, T frames, H W pixels, C = 3 (RGB), M items (videos or frames), D features.
 """
 
+import hashlib
 import importlib
 import tempfile
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from torch import Tensor
 
 from rayramid.models import storage
 from rayramid.models.errors import UserError
-from rayramid.models.random_features import NAME, RandomFeatures
+from rayramid.models.random_features import NAME, SEED, RandomFeatures
+from rayramid.pipelines.identity import digest
 from rayramid.platform.evaluation.distances.spec import Features
 
 # Videos [N, T, H, W, C] of uint8, on the CPU, to features [M, D].
@@ -36,6 +39,29 @@ def load_extractors(features: Features, device: str) -> dict[str, Extractor]:
         found["open_clip"] = open_clip(features.open_clip)
     if features.function is not None:
         found[features.function] = function(features.function)
+    return found
+
+
+def fingerprints(features: Features) -> dict[str, str]:
+    """Of the networks that a spec names, by their names: what changes when a network's files do.
+
+    A function is told by the file of its module, and not by what that imports.
+    """
+    found: dict[str, str] = {}
+    if features.random3d:
+        found[NAME] = digest(NAME, SEED)
+    if features.i3d is not None:
+        found["i3d"] = digest("i3d", *astuple(storage.stat(features.i3d)))
+    if features.open_clip is not None:
+        files = sorted(
+            (storage.relative(features.open_clip, url), *astuple(stat))
+            for url, stat in storage.list_stats(features.open_clip)
+        )
+        found["open_clip"] = digest("open_clip", files)
+    if features.function is not None:
+        file = importlib.import_module(features.function.partition(":")[0]).__file__
+        assert file is not None, "what has no file has no function in it"
+        found[features.function] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
     return found
 
 

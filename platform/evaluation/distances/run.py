@@ -1,4 +1,7 @@
-"""Two sets of videos on a Ray cluster: decoded, turned into features, compared. Writes `results.json`.
+"""Two sets of videos on a Ray cluster: decoded, turned into features, compared. A stopped run goes on.
+
+results.json   the distances, with what made them; written last
+features/      the features of each batch of videos; see `kept`
 
 Shape letters: N videos, T frames, H W pixels, M items, D features.
 """
@@ -27,7 +30,8 @@ from rayramid.pipelines.frames import SourceFrames
 from rayramid.pipelines.job import Row
 from rayramid.pipelines.sources import list_sources
 from rayramid.pipelines.spec import Thresholds
-from rayramid.platform.evaluation.distances.extractors import load_extractors
+from rayramid.platform.evaluation.distances.extractors import fingerprints, load_extractors
+from rayramid.platform.evaluation.distances.kept import keep, kept, key_of, read
 from rayramid.platform.evaluation.distances.spec import DistancesSpec, VideoSet
 from rayramid.platform.evaluation.pool import deal
 from rayramid.platform.evaluation.record import record
@@ -41,10 +45,11 @@ SIDES: tuple[Side, Side] = ("made", "reference")
 
 @dataclass(frozen=True)
 class Piece:
-    """Some videos of one side."""
+    """Some videos of one side, and the key of their features."""
 
     side: Side
     rows: Sequence[Row]
+    key: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Measured:
 
 
 def rows_of(videos: VideoSet) -> list[Row]:
-    """The videos of a set as clips: uri, kind, start_ms and end_ms.
+    """The videos of a set as clips: uri, kind, start_ms, end_ms, and an `id` that changes with the video.
 
     Raises:
         UserError: there is none.
@@ -66,12 +71,36 @@ def rows_of(videos: VideoSet) -> list[Row]:
     if videos.source is not None:
         listed = list_sources([videos.source], val_share=0).slice(0, videos.most)
         return [
-            {"uri": row["uri"], "kind": row["kind"], "start_ms": row["from_ms"] or 0, "end_ms": row["to_ms"]}
+            {
+                "id": row["source_id"],
+                "uri": row["uri"],
+                "kind": row["kind"],
+                "start_ms": row["from_ms"] or 0,
+                "end_ms": row["to_ms"],
+            }
             for row in tables.rows_of(listed)
         ]
     assert videos.dataset is not None
     clips = read_clips(videos.dataset, Thresholds()).kept.slice(0, videos.most)
-    return [{name: row[name] for name in ("uri", "kind", "start_ms", "end_ms")} for row in tables.rows_of(clips)]
+    return [
+        {"id": row["clip_id"], **{name: row[name] for name in ("uri", "kind", "start_ms", "end_ms")}}
+        for row in tables.rows_of(clips)
+    ]
+
+
+def pieces(spec: DistancesSpec) -> list[Piece]:
+    """All the work, in pieces of one batch.
+
+    Raises:
+        UserError: a set has no video.
+    """
+    networks, work = fingerprints(spec.features), []
+    for side in SIDES:
+        rows = rows_of(getattr(spec, side))
+        for first in range(0, len(rows), spec.batch):
+            some = rows[first : first + spec.batch]
+            work.append(Piece(side, some, key_of(spec, networks, some)))
+    return work
 
 
 class Measurer:
@@ -85,7 +114,7 @@ class Measurer:
 
     @torch.inference_mode()
     def measure(self, piece: Piece) -> Measured:
-        """The features of a piece's videos."""
+        """The features of a piece's videos, which are kept unless some are missing: another run tries these again."""
         videos, unusable = [], {}
         for row in piece.rows:
             try:
@@ -96,6 +125,8 @@ class Measurer:
         if videos:
             videos_NTHWC = torch.from_numpy(np.stack(videos))
             features = {name: extract(videos_NTHWC).float().cpu().numpy() for name, extract in self._extractors.items()}
+        if not unusable:
+            keep(self._spec.output, piece.key, features)
         return Measured(piece.side, len(videos), features, unusable)
 
     def _video(self, row: Row) -> NDArray[np.uint8]:
@@ -114,7 +145,9 @@ class Measurer:
 def evaluate(
     spec: DistancesSpec, command: str, on_progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Any]:
-    """The distances, which are also written to the output. Expects Ray to be initialised.
+    """The distances, which are also written to the output; of `found` videos the features were there from before.
+
+    Expects Ray to be initialised.
 
     Args:
         spec: what to compare.
@@ -128,19 +161,19 @@ def evaluate(
     storage.check_writable(spec.output)
     # A missing network is told here in one line, not by a worker.
     load_extractors(spec.features, "cpu")
-    rows = {side: rows_of(getattr(spec, side)) for side in SIDES}
-    work = [
-        Piece(side, rows[side][first : first + spec.batch])
-        for side in SIDES
-        for first in range(0, len(rows[side]), spec.batch)
+    work, before = pieces(spec), kept(spec.output)
+    left = [piece for piece in work if piece.key not in before]
+    measured = [
+        Measured(piece.side, len(piece.rows), read(spec.output, piece.key), {}) for piece in work if piece.key in before
     ]
-    total, done, measured = sum(map(len, rows.values())), 0, list[Measured]()
-    for found in deal(Measurer, spec, spec.workers, "measure", work):
-        measured.append(found)
-        done += found.videos + len(found.unusable)
+    found = done = sum(each.videos for each in measured)
+    total = sum(len(piece.rows) for piece in work)
+    for new in deal(Measurer, spec, spec.workers, "measure", left) if left else ():
+        measured.append(new)
+        done += new.videos + len(new.unusable)
         if on_progress:
             on_progress(done, total)
-    results = {**record(spec, command, started), **sum_up(measured)}
+    results = {**record(spec, command, started), "found": found, **sum_up(measured)}
     storage.write_atomic(storage.join(spec.output, RESULTS), json.dumps(results, indent=1).encode() + b"\n")
     return results
 

@@ -55,7 +55,7 @@ class DistancesSpec(Part):
     """How far two sets of videos are from each other: Fréchet and kernel distances between their features."""
 
     kind: Literal["distances"] = "distances"
-    output: Location = Field(description="where the results go")
+    output: Location = Field(description="where the results and features go; the same again goes on")
     made: VideoSet = Field(description="a model's videos")
     reference: VideoSet = Field(description="what they are to be like")
     features: Features = Features()
