@@ -85,7 +85,7 @@ def test_the_wheel_for_clusters_holds_the_four_floors_and_the_specs_and_no_requi
     names = zipfile.ZipFile(wheel).namelist()
     for floor in FLOORS:
         assert any(name.startswith(f"rayramid/{floor}/") and name.endswith(".py") for name in names), floor
-    assert "rayramid/specs/data-local.yaml" in names
+    assert {"rayramid/specs/data-local.yaml", "rayramid/specs/ablations/train.yaml"} <= set(names)
     metadata = zipfile.ZipFile(wheel).read("rayramid-0.1.0.dist-info/METADATA").decode()
     assert "Requires-Dist" not in metadata
 
@@ -120,6 +120,7 @@ def test_the_distributions_hold_real_files_of_all_floors(tmp_path: Path, format_
         prefix = f"{names[0].split('/')[0]}/src/rayramid/"
     for floor in (*FLOORS, "specs"):
         assert any(name.startswith(f"{prefix}{floor}/") for name in names), floor
-    assert f"{prefix}specs/data-local.yaml" in names
+    for spec in ("data-local", "ablations/train"):
+        assert f"{prefix}specs/{spec}.yaml" in names, spec
     for part in ("rayramid.json", "dit/model.safetensors", "vae/config.json", "text/t5_tokenizer/tokenizer.json"):
         assert f"{prefix}models/shipped/sprites/{part}" in names, part

@@ -18,6 +18,8 @@ from typer.core import TyperGroup
 
 from rayramid.platform.cli import app
 
+SPECS = Path(__file__).parents[2] / "infra/specs"
+
 
 def rayramid(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -108,8 +110,11 @@ def test_a_serve_spec_is_written_as_what_serve_deploy_takes(model_folder: str, t
 def test_init_writes_specs_that_check_accepts_and_never_overwrites(tmp_path: Path) -> None:
     written = rayramid("init", str(tmp_path / "specs"))
     assert written.returncode == 0
-    files = sorted(str(path) for path in (tmp_path / "specs").glob("*.yaml"))
-    assert len(files) >= 3
+    files = sorted(str(path) for path in (tmp_path / "specs").rglob("*.yaml"))
+    shipped = {str(path.relative_to(SPECS)) for path in SPECS.rglob("*.yaml")}
+    assert {str(Path(path).relative_to(tmp_path / "specs")) for path in files} == shipped
+    assert "ablations/train.yaml" in shipped
+    assert written.stdout.split()[: len(files)] == sorted(files, key=lambda path: ("/ablations/" in path, path))
     assert rayramid("spec", "check", *files).returncode == 0
     refused = one_line(rayramid("init", str(tmp_path / "specs")))
     assert f"{tmp_path / 'specs'} already has" in refused
