@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from rayramid.models.cache import Cache
 from rayramid.models.card import ModelCard
+from rayramid.models.cpu import compute_on_cpu
 from rayramid.models.dit.model import DiT
 from rayramid.models.history import Segment
 from rayramid.models.sequence import Pack
@@ -77,7 +78,7 @@ class Place:
 
     def join(self) -> None:
         """Return when all ranks are there."""
-        torch.set_num_threads(self.threads)
+        compute_on_cpu(self.threads)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         backend = "nccl" if self.device.type == "cuda" else "gloo"

@@ -71,16 +71,14 @@ class Sampler:
     """Generates: holds transformers and VAEs, and runs the loops of their engines."""
 
     def __init__(self, spec: ServeSpec, names: Sequence[str], text: DeploymentHandle) -> None:
-        import torch
-
+        from rayramid.models.cpu import compute_on_cpu
         from rayramid.models.text import TextEmbedding
         from rayramid.serve.holding import begin_crew, holding_of
         from rayramid.serve.loading import load_worker
         from rayramid.serve.workers import GoneError, Workers
 
         options, store = spec.sampler, store_of(spec)
-        if options.threads:
-            torch.set_num_threads(options.threads)
+        compute_on_cpu(options.threads)
         device = holding_of(options).device
         crew = begin_crew(options)
         judge = Judge(spec.safety.frames) if spec.safety.frames else None

@@ -143,17 +143,20 @@ def initial_weights(dit: DiT, config: DiTConfig) -> DiT:
     """A model of `config` that starts from the weights of another, as the paper starts from SD3-medium.
 
     The published models predict start - end, shared context end - start (Eq. 11): from one to the other, the output
-    layer changes its sign. Role embeddings that the other has not start at zero.
+    layer changes its sign. Role embeddings that the other has not start at zero. A smaller patch is embedded as if its
+    neighbours inside the other model's patch were its copies, and gets the mean of what the other predicts for them.
 
     Args:
         dit: the other model; its tensors become those of the new one where they are the same.
         config: same blocks and widths; of an `official` model, conditioning, levels and units may become others, and
-            `shared_parts` may be added.
+            `shared_parts` may be added; the patch may be one that divides the model's.
 
     Raises:
         UserError: the two differ in a parameter's shape.
     """
     state = dit.state_dict()
+    if dit.config.patch != config.patch and dit.config.patch % config.patch == 0:
+        state |= _finer(state, dit.config.patch, config.patch)
     with torch.device("meta"):
         started = DiT(config)
     if dit.config.conditioning != config.conditioning:
@@ -163,3 +166,14 @@ def initial_weights(dit: DiT, config: DiTConfig) -> DiT:
     state = {key: state["head.out.bias"].new_zeros(shape) for key, shape in added.items()} | state
     adopt(started, state, "initial weights")
     return started
+
+
+def _finer(state: Mapping[str, Tensor], patch: int, finer: int) -> dict[str, Tensor]:
+    """The weights that a patch's side is part of; the channels of a patch are row by row, the latent's fastest."""
+
+    def parts(weight: Tensor) -> Tensor:
+        return weight.unflatten(0, (patch // finer, finer, patch // finer, finer, -1))
+
+    embedding = parts(state["patch_in.weight"].T).sum((0, 2)).flatten(0, 2).T
+    head = {key: parts(state[key]).mean((0, 2)).flatten(0, 2) for key in ("head.out.weight", "head.out.bias")}
+    return {"patch_in.weight": embedding.contiguous(), **head}

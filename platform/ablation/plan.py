@@ -95,7 +95,7 @@ def training_of(run: TrainSpec) -> TrainSpec:
 
 def trains(run: TrainSpec) -> str:
     """Identity of what a run trains."""
-    fields = training_of(run).model_dump(mode="json")
+    fields = training_of(run).model_dump(mode="json", exclude_none=True)
     return fingerprint({key: value for key, value in fields.items() if key not in FREE})
 
 

@@ -14,10 +14,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from rayramid.models import storage
 from rayramid.models.checkpoint import git_revision
+from rayramid.models.cpu import compute_on_cpu
 from rayramid.models.random_features import NAME
 from rayramid.platform.ablation import arm as arms
 from rayramid.platform.ablation.figure import figure
@@ -73,7 +72,7 @@ class Ablation:
     def file(self, arm: str, seed: int, mark: Mark) -> str:
         """Where the measurements of an arm at a point are."""
         run = self.runs[arm, seed]
-        sampled = run.model_dump(mode="json", include={"model", "sampling"})
+        sampled = run.model_dump(mode="json", exclude_none=True, include={"model", "sampling"})
         measure = self.spec.measure.model_dump(mode="json", exclude={"loss"})
         identity = fingerprint({"features": NAME}, sampled, measure)
         return storage.join(run.output, "measured", f"{mark.step:08d}.{identity}.json")
@@ -156,7 +155,7 @@ def _on_ray(ablation: Ablation, left: list[Piece]) -> Iterator[int]:
 
 
 def _reference(spec: AblationSpec, run: TrainSpec) -> Any:
-    torch.set_num_threads(run.workers.cpus)
+    compute_on_cpu(run.workers.cpus)
     width, height, _, _ = default_video(run.phases[0], open_datasets(run))
     return reference(spec.measure, width, height)
 
@@ -169,5 +168,5 @@ def _work(
     truth: Any,
     before: None = None,
 ) -> None:
-    torch.set_num_threads(specs[piece.arm].workers.cpus)
+    compute_on_cpu(specs[piece.arm].workers.cpus)
     arms.train_and_measure(spec, piece, specs, files, truth)

@@ -72,12 +72,14 @@ def sample(
 
     from rayramid.models.brief import parse_size, write_brief
     from rayramid.models.checkpoint import load_model
+    from rayramid.models.cpu import compute_on_cpu
     from rayramid.models.media.write import write_mp4
     from rayramid.models.precision import sampling_dtype
     from rayramid.models.provenance import provenance
     from rayramid.models.render import render
     from rayramid.serve.job import Model
 
+    compute_on_cpu()
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_model(model or SPRITES, where, sampling_dtype(where))
     brief = write_brief(

@@ -14,6 +14,7 @@ import torch
 from rayramid.models.brief import Frames, write_brief
 from rayramid.models.card import VAE_STRIDE
 from rayramid.models.checkpoint import load_model
+from rayramid.models.cpu import compute_on_cpu
 from rayramid.models.media.preview import sprite_sheet
 from rayramid.models.precision import sampling_dtype
 from rayramid.models.sprites.captions import Demand, write
@@ -104,7 +105,7 @@ class Examiner:
     """Does pieces with a model that is loaded once."""
 
     def __init__(self, spec: EvalSpec) -> None:
-        torch.set_num_threads(max(1, int(spec.workers.cpus)))
+        compute_on_cpu(max(1, int(spec.workers.cpus)))
         self._spec = spec
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = load_model(spec.model, device, sampling_dtype(device))

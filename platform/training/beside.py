@@ -14,6 +14,7 @@ import ray.exceptions
 import torch
 
 from rayramid.models import storage
+from rayramid.models.cpu import compute_on_cpu
 from rayramid.platform.training.late import Late
 from rayramid.platform.training.spec.train import TrainSpec
 from rayramid.platform.training.videos import Report, folder_of, newest_report, read_report, sample_videos
@@ -124,7 +125,7 @@ def _sample(spec_fields: dict[str, Any]) -> Report:
     spec = TrainSpec.model_validate(spec_fields)
     if spec.videos.gpus:
         return sample_videos(spec, spec.videos, torch.device("cuda"))
-    torch.set_num_threads(max(1, int(spec.videos.cpus)))
+    compute_on_cpu(max(1, int(spec.videos.cpus)))
     if spec.videos.cpus == 0:
         # It shares the workers' cores, and they go first.
         os.nice(10)

@@ -30,7 +30,7 @@ def configure(model: Model) -> tuple[DiTConfig, Pyramid, ModelCard | None]:
         assert model.preset is not None, "the spec has one of the two"
         config = preset(model.preset)
         pyramid = Pyramid(levels=config.levels)
-    names = ("conditioning", "shared_parts", "levels", "frames_per_unit", "history_units", "causal")
+    names = ("patch", "conditioning", "shared_parts", "levels", "frames_per_unit", "history_units", "causal")
     changes = {name: value for name in names if (value := getattr(model, name)) is not None}
     if changes.get("frames_per_unit") == "all":
         changes["frames_per_unit"] = None
@@ -53,6 +53,8 @@ def configure(model: Model) -> tuple[DiTConfig, Pyramid, ModelCard | None]:
 
 
 def _check_start(started: DiTConfig, config: DiTConfig) -> None:
+    if started.patch % config.patch:
+        raise UserError(f"model: a model with patch {started.patch} can go on with a divisor of it, not {config.patch}")
     if started.conditioning == "shared_context" and config.conditioning == "official":
         raise UserError("model: a shared_context model can't go on as official; start from an official one")
     lost = [part for part in SHARED_PARTS if started.shares(part) and not config.shares(part)]

@@ -16,11 +16,11 @@ import ray
 import ray.exceptions
 import ray.train
 import ray.train.torch
-import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rayramid.models.cpu import compute_on_cpu
 from rayramid.models.errors import UserError
 from rayramid.platform.logs import Fields
 from rayramid.platform.spec import spec_model
@@ -183,7 +183,7 @@ def _worker(config: dict[str, Any]) -> bool:
     # True of a view that is changed in place, which no block's output is.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     if not spec.workers.gpus:
-        torch.set_num_threads(spec.workers.cpus)
+        compute_on_cpu(spec.workers.cpus)
     ranks = Ranks.here(ray.train.torch.get_device())
     for handler in logging.getLogger().handlers:
         handler.addFilter(Fields(run=spec.output, rank=ranks.rank))

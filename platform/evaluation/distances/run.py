@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rayramid.models import storage
 from rayramid.models.brief import parse_size
+from rayramid.models.cpu import compute_on_cpu
 from rayramid.models.errors import UserError
 from rayramid.models.frechet import Gaussian, frechet_distance, kernel_distance
 from rayramid.models.media.errors import DecodeError
@@ -107,7 +108,7 @@ class Measurer:
     """Decodes videos and extracts their features, with networks that are loaded once."""
 
     def __init__(self, spec: DistancesSpec) -> None:
-        torch.set_num_threads(max(1, int(spec.workers.cpus)))
+        compute_on_cpu(max(1, int(spec.workers.cpus)))
         self._spec = spec
         self._extractors = load_extractors(spec.features, "cuda" if torch.cuda.is_available() else "cpu")
         self._frames = SourceFrames(DECODE_DEADLINE_S)

@@ -23,6 +23,7 @@ from rayramid.models import storage
 from rayramid.models.brief import Brief, Frames, parse_size, write_brief
 from rayramid.models.card import ModelCard, load_card
 from rayramid.models.checkpoint import check_files, load_model
+from rayramid.models.cpu import compute_on_cpu
 from rayramid.models.errors import UserError
 from rayramid.models.media.write import write_mp4
 from rayramid.models.precision import sampling_dtype
@@ -45,7 +46,7 @@ class Maker:
     """Makes videos with a model that is loaded once."""
 
     def __init__(self, spec: SuiteSpec) -> None:
-        torch.set_num_threads(max(1, int(spec.workers.cpus)))
+        compute_on_cpu(max(1, int(spec.workers.cpus)))
         self._spec = spec
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = load_model(spec.model, device, sampling_dtype(device))

@@ -18,6 +18,7 @@ class Model(Strict):
         start: path or URL of a model to go on from: a model folder, the output of a finished run, a release of Pyramid
             Flow, or SD3-medium's `transformer` folder.
         variant: which DiT of a release, such as `768p`; needed when it holds several.
+        patch: latents a side that are one token; of a model to go on from, a divisor of its own.
         conditioning: `shared_context`, or `official` as in the published model.
         shared_parts: under `official`, what is as in `shared_context` all the same: text and history at timesteps of
             their own, text that sees text alone, positions on the full-resolution grid, embeddings of the roles.
@@ -33,6 +34,7 @@ class Model(Strict):
     preset: str | None = None
     start: Location | None = None
     variant: str | None = None
+    patch: Positive | None = None
     conditioning: Literal["shared_context", "official"] | None = None
     shared_parts: tuple[SharedPart, ...] | None = None
     levels: Positive | None = None

@@ -9,6 +9,7 @@ from released import write_release
 from rayramid.models import storage
 from rayramid.models.card import CARD, load_card
 from rayramid.models.checkpoint import load_model
+from rayramid.models.dit.embeddings import patchify
 from rayramid.models.dit.model import DiT
 from rayramid.models.errors import UserError
 from rayramid.models.importers.release import import_weights, open_release
@@ -85,6 +86,25 @@ def test_a_run_goes_on_from_the_average_of_another_and_recommends_what_that_did(
     assert after.dit.config == dataclasses.replace(before.dit.config, frames_per_unit=2)
     assert (after.card.guidance, after.card.video_guidance) == (3.0, 5.0)
     assert after.card.steps == ((5, 5, 5), (4, 4, 4))
+
+
+def test_finer_patches_begin_with_what_the_coarser_ones_read_and_the_mean_of_what_they_said(release):
+    coarse, _ = built(start=release, variant="384p")
+    fine, _ = built(start=release, variant="384p", patch=1)
+    assert (coarse.config.patch, fine.config.patch) == (2, 1)
+    cell = torch.randn(coarse.config.latent_channels, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    even = cell.expand(-1, 1, 2, 2)
+    torch.testing.assert_close(fine.patch_in(patchify(cell, 1)), coarse.patch_in(patchify(even, 2)))
+    hidden = torch.randn(3, coarse.config.width, generator=torch.Generator().manual_seed(1))
+    said_TC = coarse.head.out(hidden).unflatten(1, (4, -1)).mean(1)
+    torch.testing.assert_close(fine.head.out(hidden), said_TC)
+    same = {key for key, tensor in coarse.state_dict().items() if torch.equal(tensor, fine.state_dict()[key])}
+    assert set(coarse.state_dict()) - same == {"patch_in.weight", "head.out.weight", "head.out.bias"}
+
+
+def test_coarser_patches_are_refused(release):
+    with pytest.raises(UserError, match="a model with patch 2 can go on with a divisor of it, not 4"):
+        built(start=release, variant="384p", patch=4)
 
 
 def test_a_dataset_of_another_vae_than_the_models_is_refused_with_both_names(spec, dataset, release):
