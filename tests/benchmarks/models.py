@@ -6,6 +6,7 @@ the machine does not count), or in bytes.
 - shared_context_k<k>: a training forward and backward of all stages of k consecutive units in one shared-context row,
   against one row per target, each with its own text and history; all rows of either way run in one forward.
 - cached_sampling_<n>: a video of n units, against the same steps with the text and history recomputed in each.
+- denormals_zero: the GELU of numbers as large as a trained model's, with denormal numbers kept as torch does by itself.
 - streaming_decode: 57 frames decoded latent by latent, as serving does it, against all at once.
 - streaming_decode_memory: peak bytes above those before, of 241 frames latent by latent against 25 frames (on Linux).
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rayramid.models.dit.config import DiTConfig
 from rayramid.models.dit.model import DiT
@@ -140,6 +142,19 @@ def measure_cached_sampling() -> None:
         report(f"cached_sampling_{units}", *seconds(partial(ours, units), partial(other, units), repeats=1))
 
 
+def measure_denormals_zero() -> None:
+    hidden = torch.randn(2048, 640, generator=torch.Generator().manual_seed(0)) * 10
+
+    def gelu(*, zero: bool) -> None:
+        torch.set_flush_denormal(zero)
+        F.gelu(hidden, approximate="tanh")
+
+    try:
+        report("denormals_zero", *seconds(partial(gelu, zero=True), partial(gelu, zero=False), 5))
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def small_vae(channels: int) -> CausalVAE:
     """The published architecture with fewer channels and layers."""
     config = VAEConfig(
@@ -205,5 +220,6 @@ if __name__ == "__main__":
     measure_block_noise()
     measure_shared_context()
     measure_cached_sampling()
+    measure_denormals_zero()
     measure_streaming_decode()
     measure_streaming_decode_memory()
