@@ -81,11 +81,26 @@ def test_the_page_on_evaluation_shows_each_distance(name):
     assert {"revision", "machine", "created", "spec"} <= distances.keys()
 
 
+def test_the_page_of_the_sprites_world_tells_what_finer_patches_brought():
+    page = (ROOT / "docs/sprites.md").read_text(encoding="utf-8")
+    losses = [list(run["held_out_loss"].values())[-1] for run in results_of("sprites-training")]
+    for name, loss, found in zip(
+        ("2x2 latents", "one latent"), losses, (results_of("sprites-coarse"), SPRITES), strict=True
+    ):
+        shares = [found["text"][length]["fully_right"] for length in ("17", "25", "49")]
+        shares += [found["images"][length]["kept"] for length in ("17", "49")]
+        cells = " | ".join(f"{100 * share['right'] / share['of']:.1f} %" for share in shares)
+        assert f"| {name} | {loss:.4f} | {cells} |".replace("| 0.", "| .") in page
+
+
 def test_the_page_of_the_sprites_world_shows_which_stage_loses_an_image():
     page = (ROOT / "docs/sprites.md").read_text(encoding="utf-8")
     stages = results_of("stages")
     assert stages["command"] in page
-    for model, name in (("rayramid://sprites", "the shipped model"), ("runs/sprites/refined/model", "`refined`")):
+    for model, name in (
+        ("rayramid://sprites", "the shipped model"),
+        ("runs/sprites/train/model", "before the finer patches"),
+    ):
         lines = [line for line in stages["measures"] if line["measure"].startswith(model)]
         cells = " | ".join(f"{100 * share:.0f} %" for share in (lines[0]["other"], *(line["ours"] for line in lines)))
         assert any(row.startswith(f"| {name}") and row.endswith(f"| {cells} |") for row in page.splitlines())
