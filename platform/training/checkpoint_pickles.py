@@ -5,6 +5,7 @@ DCP itself unpickles both without a check.
 
 import io
 import pickle
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,17 @@ class _TableUnpickler(pickle.Unpickler):
             module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         ):
             return super().find_class(module, name)
+        # Python 3.11.0 to 3.11.3 name an enum's member as an attribute of its class.
+        if (module, name) == ("builtins", "getattr"):
+            return _member
         raise pickle.UnpicklingError(f"{module}.{name}")
+
+
+def _member(of: Any, name: str) -> Enum:
+    """What `getattr` may be in a table."""
+    if isinstance(of, type) and issubclass(of, Enum) and name in of.__members__:
+        return of[name]
+    raise pickle.UnpicklingError(f"builtins.getattr of {name}")
 
 
 def read_table(path: Path) -> Metadata:

@@ -51,7 +51,7 @@ def test_its_weights_are_bfloat16_and_at_most_16_mib():
 def test_its_first_video_of_a_caption_kept_from_training_shows_what_the_caption_names(device):
     assert held_out(parse(CAPTION))
     model = load_model(SPRITES, device, sampling_dtype(device))
-    brief = write_brief(model.card, CAPTION, seconds=17 / model.card.fps, seed=9)
+    brief = write_brief(model.card, CAPTION, seconds=17 / model.card.fps, seed=1)
     video_THWC = np.concatenate(list(render(model, brief)))
     verdict = judge(video_THWC, parse(CAPTION))
     assert video_THWC.shape == (17, 128, 128, 3)

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from rayramid.models import storage
 from rayramid.models.errors import UserError
 from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.checkpoint import Checkpoint, TakenError
+from rayramid.platform.training.checkpoint_pickles import read_table
 from rayramid.platform.training.ema import EMA
 from rayramid.platform.training.optimizer import build_optimizers, set_learning_rate
 from rayramid.platform.training.spec.optimizer import Optimizer
@@ -106,6 +108,33 @@ def test_a_checkpoints_table_that_would_run_code_is_not_unpickled(tmp_path):
     with pytest.raises(UserError, match=r"\.metadata: .*more than a checkpoint's table"):
         checkpoints.load(str(tmp_path), found, fresh().tensors(), alone=True)
     assert not (tmp_path / "attacked").exists()
+
+
+class _Older(pickle.Pickler):
+    """Names members of enumerations as Python 3.11.2 does."""
+
+    def reducer_override(self, thing):
+        return (getattr, (type(thing), thing.name)) if isinstance(thing, Enum) else NotImplemented
+
+
+class _Attribute:
+    """Unpickled, it is an attribute of a class that a table may name."""
+
+    def __reduce__(self):
+        return getattr, (Path, "home")
+
+
+def test_a_table_that_an_older_python_wrote_is_read_and_its_way_to_attributes_leads_to_no_others(tmp_path):
+    save(str(tmp_path), fresh(), step=1)
+    path = tmp_path / "step-00000001.aa" / ".metadata"
+    table = read_table(path)
+    with path.open("wb") as file:
+        _Older(file).dump(table)
+    assert b"getattr" in path.read_bytes()
+    assert read_table(path) == table
+    path.write_bytes(pickle.dumps(_Attribute()))
+    with pytest.raises(UserError, match=r"builtins\.getattr of home"):
+        read_table(path)
 
 
 def test_a_value_in_a_checkpoint_that_would_run_code_is_not_unpickled(tmp_path):
