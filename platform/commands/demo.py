@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rayramid.serve.spec import ServeSpec
 
 # A caption that the shipped model was never trained on.
-PROMPT = "a yellow triangle moves slowly up and a blue triangle moves slowly left on a brown background"
+PROMPT = "a blue circle moves quickly right on a pink background"
 
 
 def demo(
@@ -110,7 +110,7 @@ def _report(out: Path, curated: "Summary", trained: "TrainResult", video: Path, 
     result("The video is by the model that comes with rayramid, trained on a world of moving shapes (docs/sprites.md).")
     result("The tuned one has seen a dozen real clips for a minute besides: it shows that training works, no more.")
     result("What to try next:")
-    result("  rayramid sample --prompt 'a blue circle moves quickly right on a pink background' --out sample.mp4")
+    result("  rayramid sample --prompt 'a white circle moves quickly left on a navy background' --out sample.mp4")
     result(f"  rayramid serve {specs / 'serve.yaml'}")
     result(f"  rayramid train {specs / 'finetune.yaml'} --set phases.0.steps=1000 --set output={out / 'longer'}")
     result("  rayramid init my-specs        # specs of your own to start from")
