@@ -85,16 +85,17 @@ def context_of(
     return [(past, seen_level(unit, level, past, levels, target=target)) for past in range(oldest, unit)]
 
 
-def needed_copies(first_unit: int, units: int, levels: int) -> list[tuple[int, int]]:
-    """Every context copy (unit, level) that all stages of `units` units from `first_unit` on need, directly or not.
+def needed_copies(first_unit: int, units: int, levels: int, finest: int = 0) -> list[tuple[int, int]]:
+    """Every context copy (unit, level) that the stages down to level `finest` of some units need, directly or not.
 
+    They are `units` units from `first_unit` on.
     What a copy sees is needed too, so `history_units` does not shorten the list: it reaches back to unit 0.
     """
     copies = []
     for unit in range(first_unit + units - 1):
         next_target = max(first_unit, unit + 1)
-        finest = min(next_target - 1 - unit, levels - 1)
-        copies += [(unit, level) for level in range(finest, levels)]
+        first_level = min(finest + next_target - 1 - unit, levels - 1)
+        copies += [(unit, level) for level in range(first_level, levels)]
     return copies
 
 
@@ -153,9 +154,11 @@ def training_rows(
     *,
     shared: bool,
     history_units: int | None = None,
+    finest: int = 0,
 ) -> list[list[Span]]:
-    """What must be in sequence to train all stages of units `first_unit` to `first_unit + units - 1` of one video.
+    """What must be in sequence to train units `first_unit` to `first_unit + units - 1` of one video.
 
+    All stages are targets, or those down to level `finest`.
     `shared`: one row, each context copy once. Otherwise (official) one row per target, with its own history.
     Raises ValueError when the window does not lie in the video.
     """
@@ -166,9 +169,9 @@ def training_rows(
     def span(kind: Literal["context", "target"], unit: int, level: int) -> Span:
         return Span(kind, unit, level, *unit_span(unit, frames_per_unit, latents))
 
-    targets = [(unit, level) for unit in range(first_unit, first_unit + units) for level in reversed(range(levels))]
+    targets = [(unit, level) for unit in range(first_unit, first_unit + units) for level in reversed(range(finest, levels))]
     if shared:
-        copies = needed_copies(first_unit, units, levels)
+        copies = needed_copies(first_unit, units, levels, finest)
         return [[span("context", *copy) for copy in copies] + [span("target", *target) for target in targets]]
     rows = []
     for unit, level in targets:

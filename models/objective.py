@@ -25,7 +25,8 @@ SIGMA, TIME, NOISE, CORRUPTION, TEXT = range(5)
 class TrainingClip:
     """One visit of a clip: its normalised latent, one caption, and the units to train.
 
-    `key` identifies the visit (clip and epoch): with the seed it decides all its random draws.
+    `key` identifies the visit (clip and epoch): with the seed it decides all its random draws. Stages down to level
+    `finest` are trained.
     """
 
     latent_CTHW: Tensor
@@ -34,6 +35,7 @@ class TrainingClip:
     first_unit: int
     units: int
     key: int
+    finest: int = 0
 
 
 class Text(NamedTuple):
@@ -104,7 +106,7 @@ def training_pack(
     text_dropout: float = 0.0,
     empty_text: Text | None = None,
 ) -> tuple[Pack, Targets]:
-    """All stages of each clip's units, noised, with the context they need, and the velocities to predict (Eq. 9-11).
+    """The stages of each clip's units, noised, with the context they need, and the velocities to predict (Eq. 9-11).
 
     Noise, time, corruption and text dropout depend on (seed, clip.key) and on (unit, level) alone, so neither on the
     packing nor on the worker. The context of a clip's visit is corrupted with one sigma, uniform in [0, history_noise),
@@ -130,7 +132,7 @@ def training_pack(
         dropped = text_dropout > 0 and draws.uniform(TEXT) < text_dropout
         text = empty_text if dropped and empty_text is not None else Text(clip.text_LD, clip.pooled_P)
         sigma = history_noise * draws.uniform(SIGMA)
-        for spans in training_spans(config, clip.latent_CTHW.shape[1], clip.first_unit, clip.units):
+        for spans in training_spans(config, clip.latent_CTHW.shape[1], clip.first_unit, clip.units, clip.finest):
             pieces = []
             for span in spans:
                 if span.kind == "context":

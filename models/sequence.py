@@ -123,7 +123,7 @@ def assemble(clips: Sequence[Clip], config: DiTConfig) -> Pack:
 
 
 def training_segments(
-    config: DiTConfig, grid: tuple[int, int, int], text_tokens: int, first_unit: int, units: int
+    config: DiTConfig, grid: tuple[int, int, int], text_tokens: int, first_unit: int, units: int, finest: int = 0
 ) -> list[Segment]:
     """The segments of one training clip without their content: what planning and costs count.
 
@@ -132,7 +132,7 @@ def training_segments(
     latents, height, width = grid
     check_size(height, width, config)
     segments = []
-    for row, spans in enumerate(training_spans(config, latents, first_unit, units)):
+    for row, spans in enumerate(training_spans(config, latents, first_unit, units, finest)):
         segments.append(Segment(row, "text", 0, 0, (text_tokens, 1, 1)))
         for span in spans:
             scale = config.patch * 2**span.level
@@ -143,7 +143,9 @@ def training_segments(
     return segments
 
 
-def training_spans(config: DiTConfig, latents: int, first_unit: int, units: int) -> list[list[Span]]:
+def training_spans(
+    config: DiTConfig, latents: int, first_unit: int, units: int, finest: int = 0
+) -> list[list[Span]]:
     """`training_rows` of a configuration."""
     return training_rows(
         latents,
@@ -153,6 +155,7 @@ def training_spans(config: DiTConfig, latents: int, first_unit: int, units: int)
         config.frames_per_unit,
         shared=config.conditioning == "shared_context",
         history_units=config.history_units,
+        finest=finest,
     )
 
 

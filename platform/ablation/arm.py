@@ -32,11 +32,11 @@ from rayramid.platform.training.spec.train import TrainSpec
 def marks_of(spec: AblationSpec, run: TrainSpec) -> list[Mark]:
     """The points of a run, by the operations of what its plan will read."""
     config, _, _ = configure(run.model)
-    index = index_of(run.phases[0], open_datasets(run), measure_for(config), config.frames_per_unit)
+    index = index_of(run.phases[0], open_datasets(run), measure_for(config, run.phases[0].finest_level), config.frames_per_unit)
 
     def costs() -> Iterator[tuple[float, int]]:
         for bins in steps(index, run.phases[0], run.seed):
-            yield sum(b.flops for b in bins), config.levels * sum(b.units for b in bins)
+            yield sum(b.flops for b in bins), (config.levels - run.phases[0].finest_level) * sum(b.units for b in bins)
 
     return marks(costs(), [point * spec.tflop * 1e12 for point in spec.points])
 

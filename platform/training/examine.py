@@ -18,7 +18,7 @@ from rayramid.platform.training.data import Datasets, index_of, open_datasets
 from rayramid.platform.training.dry_run import BucketReport, DryRun, PhaseReport
 from rayramid.platform.training.footprint import measure_for
 from rayramid.platform.training.index import Index
-from rayramid.platform.training.learner import weights_by_level
+from rayramid.platform.training.learner import check_finest, weights_by_level
 from rayramid.platform.training.mesh import check_parallel
 from rayramid.platform.training.model import configure, origin_of
 from rayramid.platform.training.plan import WINDOW_STEPS, Bin, check_budget, deal, steps
@@ -47,11 +47,12 @@ def examine(spec: TrainSpec, *, outlines: bool = False) -> DryRun:
     for world in range(spec.workers.least, spec.workers.most + 1):
         check_parallel(spec.parallel, world, config.heads)
     datasets = open_datasets(spec, origin_of(spec.model), outlines=outlines)
-    measure = measure_for(config)
     reports, packs, held_out = [], [], 0
     for phase in spec.phases:
         _check_buckets(phase, datasets)
         weights_by_level(phase, config.levels)
+        check_finest(phase, config.levels)
+        measure = measure_for(config, phase.finest_level)
         index = index_of(phase, datasets, measure, config.frames_per_unit)
         image_share(index, phase)
         check_budget(index, phase)
@@ -105,7 +106,7 @@ def _report(index: Index, phase: Phase, sample: Sequence[list[Bin]], spec: Train
         images=sum(table.clips for table in index.images),
         steps=phase.steps,
         tokens_per_step=tokens,
-        targets_per_step=levels * tokens * census.units_per_token,
+        targets_per_step=(levels - phase.finest_level) * tokens * census.units_per_token,
         flops_per_step=flops,
         image_share=sum(part.share for part in census.parts if part.kind == "image"),
         fill=tokens / (phase.bins_per_step * phase.tokens_per_bin),
@@ -141,6 +142,6 @@ def _segments(packed: Bin, config: DiTConfig) -> list[Segment]:
     segments: list[Segment] = []
     for item in packed.items:
         first = segments[-1].clip + 1 if segments else 0
-        for segment in training_segments(config, item.grid, item.text, item.first_unit, item.units):
+        for segment in training_segments(config, item.grid, item.text, item.first_unit, item.units, item.finest):
             segments.append(replace(segment, clip=first + segment.clip))
     return segments

@@ -106,6 +106,7 @@ class Reader:
             first_unit=item.first_unit,
             units=item.units,
             key=item.key,
+            finest=item.finest,
         )
 
     def pack(self, found: Iterable[TrainingClip | Damage], weight: float) -> tuple[tuple[TrainingClip, ...], float]:

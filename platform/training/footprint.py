@@ -9,12 +9,12 @@ from rayramid.models.sequence import training_segments
 from rayramid.platform.training.index import Measure, Size
 
 
-def measure_for(config: DiTConfig) -> Measure:
-    """The measure of clips for a model."""
+def measure_for(config: DiTConfig, finest: int = 0) -> Measure:
+    """The measure of clips for a model whose stages down to level `finest` are targets."""
 
     @cache
     def counted(through: int, height: int, width: int, first_unit: int, units: int, text: int) -> tuple[int, int]:
-        segments = training_segments(config, (through, height, width), text, first_unit, units)
+        segments = training_segments(config, (through, height, width), text, first_unit, units, finest)
         return sum(segment.length for segment in segments), TRAINING_FACTOR * forward_flops(config, segments)
 
     @cache

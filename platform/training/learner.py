@@ -63,7 +63,7 @@ class Learner:
         Raises:
             UserError: more such steps than the spec bears, or no clip of the whole step can be read.
         """
-        targets = self.units(share) * self.model.config.levels
+        targets = self.units(share) * (self.model.config.levels - phase.finest_level)
         half = self.half_gradient(phase, share, targets)
         finite = self.backward(phase, share, share.weights, targets, tally)
         if half is not None:
@@ -116,7 +116,7 @@ class Learner:
             return None
         packs = zip(share.bins, weights, strict=False)
         units = sum(clip.units for clips, weight in packs if weight for clip in clips)
-        half = self.model.config.levels * sum(self.mesh.gather([units]))
+        half = (self.model.config.levels - phase.finest_level) * sum(self.mesh.gather([units]))
         if not 0 < half < targets:
             return None
         self.backward(phase, share, weights, half)
@@ -149,3 +149,11 @@ def weights_by_level(phase: Phase, levels: int) -> tuple[float, ...] | None:
         )
     mean = sum(phase.stage_weights) / levels
     return tuple(weight / mean for weight in reversed(phase.stage_weights))
+
+
+def check_finest(phase: Phase, levels: int) -> None:
+    """UserError for a phase whose `finest_level` the model does not have."""
+    if phase.finest_level >= levels:
+        raise UserError(
+            f"phase '{phase.name}' has finest_level {phase.finest_level}; the model has levels 0 to {levels - 1}"
+        )

@@ -36,7 +36,6 @@ class Run(Course[Work]):
         self.learner = Learner(spec, ranks)
         super().__init__(spec, ranks, self.learner.state)
         self.config, self.mesh = self.learner.model.config, self.learner.mesh
-        self.measure = measure_for(self.config)
         self.datasets = open_datasets(spec)
         self.reader = Reader(
             self.datasets,
@@ -113,7 +112,9 @@ class Run(Course[Work]):
         begin = 0
         for phase in self.spec.phases:
             if begin + phase.steps > first:
-                index = index_of(phase, self.datasets, self.measure, self.config.frames_per_unit)
+                index = index_of(
+                    phase, self.datasets, measure_for(self.config, phase.finest_level), self.config.frames_per_unit
+                )
                 local = max(first - begin, 0)
                 planned = feed(
                     self.reader,
@@ -138,7 +139,7 @@ class Run(Course[Work]):
     def validate(self, phase: Phase) -> Losses | None:
         """The averaged weights' loss on held-out clips; None where a phase has none."""
         frames_per_unit = self.config.frames_per_unit
-        index = index_of(phase, self.datasets, self.measure, frames_per_unit, split="val")
+        index = index_of(phase, self.datasets, measure_for(self.config), frames_per_unit, split="val")
         bins = held_out(index, phase, self.spec.validation.clips)
         if not bins:
             return None

@@ -36,6 +36,7 @@ class Item:
         size: what this visit adds to a pack.
         grid: of the latent, (T, H, W), up to the last target.
         text: tokens of the caption.
+        finest: the finest level that is a target.
     """
 
     root: int
@@ -48,6 +49,7 @@ class Item:
     size: Size
     grid: tuple[int, int, int]
     text: int
+    finest: int = 0
 
     @property
     def key(self) -> int:
@@ -124,7 +126,7 @@ class Stream:
             caption = clip.captions[draw_below(len(clip.captions), "caption", seed, clip.id, visit)]
         windows = target_windows(clip.units, self._phase)
         window = windows[draw_below(len(windows), "units", seed, clip.id, visit)]
-        return item_of(table, i, clip, caption, window, visit)
+        return item_of(table, i, clip, caption, window, visit, self._phase.finest_level)
 
     def _order(self, kind: Literal["video", "image"], number: int, visit: int) -> np.ndarray:
         """The order of a table's rows in one round; the newest two are kept, since what waits is of the one before."""
@@ -159,13 +161,22 @@ class _Turns:
 
 
 def item_of(
-    table: ClipTable, i: int, clip: Clip, caption: tuple[str, int], window: tuple[int, int], visit: int
+    table: ClipTable,
+    i: int,
+    clip: Clip,
+    caption: tuple[str, int],
+    window: tuple[int, int],
+    visit: int,
+    finest: int = 0,
 ) -> Item:
-    """A visit of the `i`-th clip of `table` with a caption, of so many tokens, and the targets of `window`."""
+    """A visit of the `i`-th clip of `table` with a caption, of so many tokens, and the targets of `window`.
+
+    `table` measures visits whose finest target is of level `finest`.
+    """
     (name, text), (first, units) = caption, window
     grid = (unit_span(first + units - 1, table.frames_per_unit, clip.latents)[1], clip.height, clip.width)
     size = table.measure(*grid, text, first, units)
-    return Item(table.root, table.rows[i], clip.id, name, first, units, visit, size, grid, text)
+    return Item(table.root, table.rows[i], clip.id, name, first, units, visit, size, grid, text, finest)
 
 
 def target_windows(units: int, phase: Phase) -> list[tuple[int, int]]:

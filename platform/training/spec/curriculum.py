@@ -66,6 +66,8 @@ class Phase(Strict):
         units_per_clip: how many consecutive units of a clip are targets of one visit.
         first_units: only so many units from a clip's start are targets; all when None. What the caption alone can tell
             is learnt in these: later units have a history to go by.
+        finest_level: stages of this level and coarser ones are targets: 0 is all of them, 1 leaves out full resolution.
+            What is where is decided in the coarse stages, which cost a fraction of the finest.
         stage_weights: what a target weighs in the loss, by stage, coarsest first; all alike when None.
         text_dropout: the share of visits with the empty prompt.
         history_noise: the context is corrupted by a noise of strength uniform in [0, history_noise].
@@ -87,6 +89,7 @@ class Phase(Strict):
     image_share: Share | None = None
     units_per_clip: Positive = 2
     first_units: Positive | None = None
+    finest_level: Count = 0
     stage_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     text_dropout: Share = 0.1
     history_noise: Below1 = 1 / 3
