@@ -169,7 +169,9 @@ def training_rows(
     def span(kind: Literal["context", "target"], unit: int, level: int) -> Span:
         return Span(kind, unit, level, *unit_span(unit, frames_per_unit, latents))
 
-    targets = [(unit, level) for unit in range(first_unit, first_unit + units) for level in reversed(range(finest, levels))]
+    targets = [
+        (unit, level) for unit in range(first_unit, first_unit + units) for level in reversed(range(finest, levels))
+    ]
     if shared:
         copies = needed_copies(first_unit, units, levels, finest)
         return [[span("context", *copy) for copy in copies] + [span("target", *target) for target in targets]]

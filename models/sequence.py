@@ -143,9 +143,7 @@ def training_segments(
     return segments
 
 
-def training_spans(
-    config: DiTConfig, latents: int, first_unit: int, units: int, finest: int = 0
-) -> list[list[Span]]:
+def training_spans(config: DiTConfig, latents: int, first_unit: int, units: int, finest: int = 0) -> list[list[Span]]:
     """`training_rows` of a configuration."""
     return training_rows(
         latents,

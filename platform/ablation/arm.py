@@ -32,7 +32,9 @@ from rayramid.platform.training.spec.train import TrainSpec
 def marks_of(spec: AblationSpec, run: TrainSpec) -> list[Mark]:
     """The points of a run, by the operations of what its plan will read."""
     config, _, _ = configure(run.model)
-    index = index_of(run.phases[0], open_datasets(run), measure_for(config, run.phases[0].finest_level), config.frames_per_unit)
+    index = index_of(
+        run.phases[0], open_datasets(run), measure_for(config, run.phases[0].finest_level), config.frames_per_unit
+    )
 
     def costs() -> Iterator[tuple[float, int]]:
         for bins in steps(index, run.phases[0], run.seed):

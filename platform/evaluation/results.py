@@ -52,6 +52,8 @@ class Share:
 def sum_up(spec: EvalSpec, cases: Sequence[Case]) -> dict[str, Any]:
     """The numbers of an evaluation: `text`, `curve`, `images`, `vae` by the length judged, and `drift` by its origin.
 
+    The curve ends with the model's own steps, for the same prompts.
+
     Before them the first of `text`, for scripts: `fully_right` and its `parts` at the shortest length.
     """
     parts = ("fully_right", *PARTS)
@@ -69,12 +71,15 @@ def sum_up(spec: EvalSpec, cases: Sequence[Case]) -> dict[str, Any]:
         return [case for case in cases if (case.piece.kind, case.piece.steps) == (kind, steps)]
 
     text = shares(of("text"), parts)
+    points = {str(steps): of("text", steps) for steps in spec.curve.steps}
+    if points:
+        points["its own"] = [case for case in of("text") if case.index < spec.curve.prompts]
     shortest = text[str(min(spec.lengths))]
     found: dict[str, Any] = {
         "fully_right": shortest["fully_right"]["share"],
         "parts": {name: shortest[name]["share"] for name in PARTS},
         "text": text,
-        "curve": {str(steps): shares(of("text", steps), parts) for steps in spec.curve.steps},
+        "curve": {steps: shares(chosen, parts) for steps, chosen in points.items()},
     }
     if images := of("image"):
         found["images"] = shares(images, ("kept", *parts))

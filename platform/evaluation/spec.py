@@ -12,7 +12,10 @@ Length = Annotated[int, Field(ge=2)]
 
 
 class Curve(Part):
-    """Quality against denoising steps: the first prompts once more, with these steps in every stage and unit."""
+    """Quality against denoising steps: the first prompts once more, with these steps in every stage and unit.
+
+    The model's own steps are its last point.
+    """
 
     steps: list[Steps] = Field(default=[2, 4, 8, 16], description="points of the curve")
     prompts: int = Field(default=64, ge=1, description="at most `prompts` of the evaluation")

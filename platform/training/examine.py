@@ -16,6 +16,7 @@ from rayramid.pipelines.buckets import SPATIAL_RATIO
 from rayramid.platform.training.census import Part, take_census
 from rayramid.platform.training.data import Datasets, index_of, open_datasets
 from rayramid.platform.training.dry_run import BucketReport, DryRun, PhaseReport
+from rayramid.platform.training.export import recommended
 from rayramid.platform.training.footprint import measure_for
 from rayramid.platform.training.index import Index
 from rayramid.platform.training.learner import check_finest, weights_by_level
@@ -42,7 +43,8 @@ def examine(spec: TrainSpec, *, outlines: bool = False) -> DryRun:
     Raises:
         UserError: no clips to read, clips larger than a bin, datasets that don't fit the model or each other.
     """
-    config, _, _ = configure(spec.model)
+    config, _, started = configure(spec.model)
+    recommended(spec.sampling, started, config.levels)
     # An elastic run may have any number of workers in between.
     for world in range(spec.workers.least, spec.workers.most + 1):
         check_parallel(spec.parallel, world, config.heads)

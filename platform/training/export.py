@@ -156,13 +156,26 @@ def _read(dit: DiT, weights: Weights, folder: str, checkpoint: Checkpoint) -> di
 
 
 def recommended(sampling: Sampling, started: ModelCard | None, levels: int) -> dict[str, Any]:
-    """The card's fields that `sampling` speaks of, the rest as in the card of the model that training started from."""
+    """The card's fields that `sampling` speaks of, the rest as in the card of the model that training started from.
+
+    Raises:
+        UserError: steps that are not one for each stage.
+    """
     names = ("guidance", "video_guidance", "prompt_suffix", "negative_prompt")
     fields = {name: getattr(started, name) for name in names} if started else {}
     fields |= {name: value for name in names if (value := getattr(sampling, name)) is not None}
     kept = started.steps if started and started.levels == levels else ((FIRST_STEPS,) * levels, (LATER_STEPS,) * levels)
-    counts = zip((sampling.first_steps, sampling.later_steps), kept, strict=True)
-    return fields | {"steps": tuple((count,) * levels if count else before for count, before in counts)}
+    wanted = {"first_steps": sampling.first_steps, "later_steps": sampling.later_steps}
+    steps = zip(wanted.items(), kept, strict=True)
+    return fields | {"steps": tuple(before if n is None else _by_stage(name, n, levels) for (name, n), before in steps)}
+
+
+def _by_stage(name: str, steps: int | tuple[int, ...], levels: int) -> tuple[int, ...]:
+    if isinstance(steps, int):
+        return (steps,) * levels
+    if len(steps) != levels:
+        raise UserError(f"sampling has {len(steps)} {name} and the model {levels} stages; give one number or {levels}")
+    return steps
 
 
 def default_video(phase: Phase, datasets: Datasets) -> tuple[int, int, int, float]:

@@ -96,14 +96,14 @@ def test_official_text_and_first_frame_see_each_other_and_frames_look_back() -> 
     assert not sees_official(text(), text(clip=1), causal=False)
 
 
-@pytest.mark.parametrize("levels", [1, 2, 3])
+@pytest.mark.parametrize(("levels", "finest"), [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)])
 @pytest.mark.parametrize(("first_unit", "units"), [(0, 1), (0, 3), (2, 1), (3, 2), (5, 4)])
-def test_needed_copies_are_all_that_targets_reach(levels: int, first_unit: int, units: int) -> None:
+def test_needed_copies_are_all_that_targets_reach(levels: int, finest: int, first_unit: int, units: int) -> None:
     reached: set[tuple[int, int]] = set()
     frontier = [
         seen
         for unit in range(first_unit, first_unit + units)
-        for level in range(levels)
+        for level in range(finest, levels)
         for seen in context_of(unit, level, levels, target=True)
     ]
     while frontier:
@@ -111,7 +111,7 @@ def test_needed_copies_are_all_that_targets_reach(levels: int, first_unit: int, 
         if (unit, level) not in reached:
             reached.add((unit, level))
             frontier += context_of(unit, level, levels, target=False)
-    assert sorted(needed_copies(first_unit, units, levels)) == sorted(reached)
+    assert sorted(needed_copies(first_unit, units, levels, finest)) == sorted(reached)
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
@@ -149,6 +149,17 @@ def test_training_rows_by_hand() -> None:
         ("t", 1, 0),
         ("t", 2, 1),
         ("t", 2, 0),
+    ]
+    (row,) = training_rows(3, 1, 2, levels=2, frames_per_unit=1, shared=True, finest=1)
+    assert [(span.kind[0], span.unit, span.level) for span in row] == [
+        ("c", 0, 1),
+        ("c", 1, 1),
+        ("t", 1, 1),
+        ("t", 2, 1),
+    ]
+    rows = training_rows(3, 2, 1, levels=2, frames_per_unit=1, shared=False, finest=1)
+    assert [[(span.kind[0], span.unit, span.level) for span in row] for row in rows] == [
+        [("c", 0, 1), ("c", 1, 1), ("t", 2, 1)],
     ]
     rows = training_rows(3, 2, 1, levels=2, frames_per_unit=1, shared=False)
     assert [[(span.kind[0], span.unit, span.level) for span in row] for row in rows] == [

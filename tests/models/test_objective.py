@@ -42,8 +42,18 @@ def test_a_pack_has_the_segments_that_were_planned(
 ) -> None:
     config = dataclasses.replace(CONFIG, conditioning=conditioning, shared_parts=parts, frames_per_unit=frames_per_unit)
     window = (0, 1) if frames_per_unit is None else (1, 2)
-    pack, _ = training_pack([clip(first_unit=window[0], units=window[1], latents=5)], config, PYRAMID, seed=0)
-    assert [bare(segment) for segment in pack.segments] == training_segments(config, (5, 8, 8), 4, *window)
+    for finest in (0, 1):
+        made = dataclasses.replace(clip(first_unit=window[0], units=window[1], latents=5), finest=finest)
+        pack, _ = training_pack([made], config, PYRAMID, seed=0)
+        assert [bare(segment) for segment in pack.segments] == training_segments(config, (5, 8, 8), 4, *window, finest)
+
+
+def test_a_clip_without_its_finest_stage_is_the_rest_of_the_whole() -> None:
+    pack, targets = training_pack([dataclasses.replace(clip(), finest=1)], CONFIG, PYRAMID, seed=0)
+    whole = content(training_pack([clip()], CONFIG, PYRAMID, seed=0)[0])
+    assert targets.levels == (1, 1)
+    assert all(torch.equal(x, whole[name]) for name, x in content(pack).items())
+    assert {level for kind, _, level in content(pack) if kind != "text"} == {1}
 
 
 def test_draws_depend_on_seed_key_unit_and_level_alone() -> None:

@@ -71,6 +71,10 @@ class Lora(Strict):
     )
 
 
+# Of every stage alike, or of each stage, the coarsest first.
+StageSteps = Positive | Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+
 class Sampling(Strict):
     """What the exported model's card recommends to whoever samples from it.
 
@@ -78,16 +82,16 @@ class Sampling(Strict):
     and no texts.
 
     Attributes:
-        first_steps: denoising steps per stage for the first unit.
-        later_steps: denoising steps per stage for every later one.
+        first_steps: denoising steps of the first unit, one number for every stage or one each, the coarsest first.
+        later_steps: the same for every later unit.
         guidance: guidance scale of the first unit.
         video_guidance: guidance scale of later units.
         prompt_suffix: appended to every prompt.
         negative_prompt: the prompt that guidance leads away from.
     """
 
-    first_steps: Positive | None = None
-    later_steps: Positive | None = None
+    first_steps: StageSteps | None = None
+    later_steps: StageSteps | None = None
     guidance: Annotated[float, Field(ge=0)] | None = None
     video_guidance: Annotated[float, Field(ge=0)] | None = None
     prompt_suffix: str | None = None

@@ -115,6 +115,8 @@ def test_sums_are_of_their_kind_and_length(model_folder):
     assert found["text"]["9"]["fully_right"]["right"] == 0
     assert (found["fully_right"], set(found["parts"])) == (0.5, set(PARTS))
     assert found["curve"]["1"]["9"]["fully_right"]["of"] == 1
+    assert list(found["curve"]) == ["1", "its own"]
+    assert found["curve"]["its own"] == found["text"]
     assert (found["images"]["9"]["kept"]["right"], found["images"]["9"]["fully_right"]["right"]) == (1, 0)
     assert found["drift"].keys() == {"made", "drawn"}
     assert found["drift"]["drawn"]["videos"] == 2

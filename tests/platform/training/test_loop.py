@@ -15,6 +15,7 @@ from rayramid.platform.training import checkpoint as checkpoints
 from rayramid.platform.training.data import index_of
 from rayramid.platform.training.export import export
 from rayramid.platform.training.feed import Share
+from rayramid.platform.training.footprint import measure_for
 from rayramid.platform.training.loop import Run, run
 from rayramid.platform.training.metrics import flat, read_metrics
 from rayramid.platform.training.parallel import Ranks
@@ -114,7 +115,7 @@ def balances(spec, world):
     here = Run(spec, ALONE)
     found = []
     for phase in spec.phases:
-        index = index_of(phase, here.datasets, here.measure, frames_per_unit=1)
+        index = index_of(phase, here.datasets, measure_for(here.config), frames_per_unit=1)
         for step in range(phase.steps):
             bins = plan(index, phase, spec.seed, step)
             work = [sum(b.flops for b in mine) for mine in deal(bins, world)]
@@ -143,7 +144,7 @@ def test_the_held_out_loss_does_not_depend_on_the_packing(spec):
     found, pieces = [], []
     for budget in (200, 100, 70, 1):
         phase = here.spec.phases[0].model_copy(update={"tokens_per_bin": budget})
-        index = index_of(phase, here.datasets, here.measure, frames_per_unit=1, split="val")
+        index = index_of(phase, here.datasets, measure_for(here.config), frames_per_unit=1, split="val")
         bins = held_out(index, phase, 4)
         pieces.append([[(item.first_unit, item.units) for item in b.items] for b in bins])
         found.append(here.validate(phase))
@@ -174,11 +175,13 @@ def test_the_packed_loss_is_the_mean_over_targets_clip_by_clip(spec):
     assert together.table["2"] == pytest.approx(apart.table["2"], rel=1e-12)
 
 
-def test_the_gradient_is_of_the_mean_over_targets_weighted_by_stage(spec):
-    here = Run(settle(spec(precision="float64", phase={"stage_weights": (1, 2, 5)}, optimizer={"clip": 1e9})), ALONE)
+@pytest.mark.parametrize("finest", [0, 1])
+def test_the_gradient_is_of_the_mean_over_targets_weighted_by_stage(spec, finest):
+    phase = {"stage_weights": (1, 2, 5) if finest == 0 else None, "finest_level": finest}
+    here = Run(settle(spec(precision="float64", phase=phase, optimizer={"clip": 1e9})), ALONE)
     torch.nn.init.normal_(here.learner.model.head.out.weight, std=0.1)
     phase, local, share = next(here.shares(0))
-    weights = {2: 1.0, 1: 2.0, 0: 5.0}
+    weights = {2: 1.0, 1: 2.0, 0: 5.0} if finest == 0 else {2: 1.0, 1: 1.0}
     total = count = 0.0
     for clip in (clip for clips in share.bins for clip in clips):
         loss = here.learner.loss((clip,), phase, phase_seed(here.spec.seed, phase))
@@ -187,6 +190,13 @@ def test_the_gradient_is_of_the_mean_over_targets_weighted_by_stage(spec):
     gradients = torch.autograd.grad(total / count, list(here.learner.model.parameters()), allow_unused=True)
     expected = torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
     assert here.learner.step(phase, local, share, Tally()) == pytest.approx(float(expected), rel=1e-10)
+
+
+def test_held_out_clips_are_measured_in_every_stage_whatever_the_phase_trains(spec):
+    here = Run(settle(spec(phase={"finest_level": 2})), ALONE)
+    phase, _, share = next(here.shares(0))
+    assert {level for clips in share.bins for level in here.learner.loss(clips, phase, seed=0).levels} == {2}
+    assert set(here.validate(phase).table) == {"0", "1", "2"}
 
 
 def test_a_step_that_is_not_finite_changes_nothing_is_counted_and_bounded(spec):
@@ -213,7 +223,7 @@ def poison(share: Share) -> Share:
 def test_the_dataset_is_read_as_planned(spec):
     here = Run(settle(spec()), ALONE)
     phase, _, share = next(here.shares(3))
-    index = index_of(phase, here.datasets, here.measure, frames_per_unit=1)
+    index = index_of(phase, here.datasets, measure_for(here.config), frames_per_unit=1)
     assert share.units == sum(b.units for b in plan(index, phase, here.spec.seed, 3))
     clip = share.bins[0][0]
     assert clip.latent_CTHW.shape[0] == 16

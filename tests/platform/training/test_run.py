@@ -84,6 +84,16 @@ def test_stage_weights_that_are_not_one_for_each_stage_are_refused(spec):
         dry_run(spec(phase={"stage_weights": [1, 2]}))
 
 
+def test_a_phase_without_the_finest_stage_reads_fewer_tokens_for_each_target(spec):
+    whole, coarse = (dry_run(spec(phase={"finest_level": level})).phases[0] for level in (0, 1))
+    assert coarse.tokens_per_step / coarse.targets_per_step < 0.6 * whole.tokens_per_step / whole.targets_per_step
+
+
+def test_a_finest_level_that_the_model_does_not_have_is_refused(spec):
+    with pytest.raises(UserError, match="phase 'only' has finest_level 3; the model has levels 0 to 2"):
+        dry_run(spec(phase={"finest_level": 3}))
+
+
 def test_datasets_of_two_vaes_are_refused_with_both_names(spec, dataset, other_dataset):
     with pytest.raises(UserError) as refused:
         dry_run(spec(phase={"data": [dataset, other_dataset]}))

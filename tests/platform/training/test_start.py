@@ -77,7 +77,7 @@ def test_a_run_goes_on_from_the_average_of_another_and_recommends_what_that_did(
             output=str(tmp_path / "second"),
             phase={"steps": 1, "learning_rate": 1e-9},
             model={"start": first.output, "frames_per_unit": 2},
-            sampling={"first_steps": 5},
+            sampling={"first_steps": (9, 7, 5)},
         )
     )
     run(second, ALONE, silent)
@@ -85,7 +85,12 @@ def test_a_run_goes_on_from_the_average_of_another_and_recommends_what_that_did(
     torch.testing.assert_close(after.dit.state_dict(), before.dit.state_dict(), rtol=0, atol=1e-6)
     assert after.dit.config == dataclasses.replace(before.dit.config, frames_per_unit=2)
     assert (after.card.guidance, after.card.video_guidance) == (3.0, 5.0)
-    assert after.card.steps == ((5, 5, 5), (4, 4, 4))
+    assert after.card.steps == ((9, 7, 5), (4, 4, 4))
+
+
+def test_steps_that_are_not_one_for_each_stage_are_refused(spec):
+    with pytest.raises(UserError, match="sampling has 2 later_steps and the model 3 stages; give one number or 3"):
+        dry_run(spec(sampling={"later_steps": [8, 4]}))
 
 
 def test_finer_patches_begin_with_what_the_coarser_ones_read_and_the_mean_of_what_they_said(release):
