@@ -35,13 +35,14 @@ test-slow: setup ## Run the slow tests: kills, load, training to quality
 test-gpu: setup ## Run the tests that need a CUDA device
 	$(BIN)/pytest -m gpu
 
-sprites: setup ## Train the shipped model of the sprites world again and judge it: five hours of two cores
+sprites: setup ## Train the shipped model of the sprites world again and judge it: six hours of two cores
 	$(BIN)/rayramid data run infra/specs/sprites-data.yaml --only shots
 	$(BIN)/rayramid train infra/specs/sprites-vae.yaml
 	$(BIN)/rayramid data run infra/specs/sprites-data.yaml --set encode.vae=runs/sprites/vae/vae
 	$(BIN)/rayramid train infra/specs/sprites-train.yaml
 	$(BIN)/rayramid train infra/specs/sprites-fine.yaml
-	$(BIN)/rayramid weights export runs/sprites/fine runs/sprites/model --dtype bfloat16
+	$(BIN)/rayramid train infra/specs/sprites-plan.yaml
+	$(BIN)/rayramid weights export runs/sprites/plan runs/sprites/model --dtype bfloat16
 	$(BIN)/rayramid eval infra/specs/eval-sprites.yaml --set model=runs/sprites/model
 
 bench: setup ## Print the benchmarks' ratios, a JSON line each

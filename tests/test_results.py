@@ -81,16 +81,27 @@ def test_the_page_on_evaluation_shows_each_distance(name):
     assert {"revision", "machine", "created", "spec"} <= distances.keys()
 
 
-def test_the_page_of_the_sprites_world_tells_what_finer_patches_brought():
+def test_the_page_of_the_sprites_world_tells_what_each_training_brought():
     page = (ROOT / "docs/sprites.md").read_text(encoding="utf-8")
-    losses = [list(run["held_out_loss"].values())[-1] for run in results_of("sprites-training")]
-    for name, loss, found in zip(
-        ("2x2 latents", "one latent"), losses, (results_of("sprites-coarse"), SPRITES), strict=True
-    ):
+    runs = results_of("sprites-training")
+    found_after = (results_of("sprites-coarse"), results_of("sprites-fine"), SPRITES)
+    for run, found in zip(runs, found_after, strict=True):
+        loss = list(run["held_out_loss"].values())[-1]
         shares = [found["text"][length]["fully_right"] for length in ("17", "25", "49")]
         shares += [found["images"][length]["kept"] for length in ("17", "49")]
         cells = " | ".join(f"{100 * share['right'] / share['of']:.1f} %" for share in shares)
-        assert f"| {name} | {loss:.4f} | {cells} |".replace("| 0.", "| .") in page
+        name = Path(run["command"].split()[-1]).name
+        assert f"| `{name}` | {loss:.4f} | {cells} |".replace("| 0.", "| .") in page
+
+
+def test_the_page_of_the_sprites_world_tells_whether_motions_are_bound_to_shapes():
+    page = (ROOT / "docs/sprites.md").read_text(encoding="utf-8")
+    binding = results_of("binding")
+    assert binding["command"] in page
+    ratios = {line["measure"]: line["ratio"] for line in binding["measures"]}
+    for model, name in (("runs/sprites/fine/model", "before"), ("rayramid://sprites", "the shipped model")):
+        cells = [f"+{100 * (ratios[f'{model}/{wrong}/level_1'] - 1):.1f} %" for wrong in ("exchanged", "reversed")]
+        assert f"| {name} | {' | '.join(cells)} |" in page
 
 
 def test_the_page_of_the_sprites_world_shows_which_stage_loses_an_image():
@@ -99,7 +110,7 @@ def test_the_page_of_the_sprites_world_shows_which_stage_loses_an_image():
     assert stages["command"] in page
     for model, name in (
         ("rayramid://sprites", "the shipped model"),
-        ("runs/sprites/train/model", "before the finer patches"),
+        ("runs/sprites/fine/model", "before"),
     ):
         lines = [line for line in stages["measures"] if line["measure"].startswith(model)]
         cells = " | ".join(f"{100 * share:.0f} %" for share in (lines[0]["other"], *(line["ours"] for line in lines)))
