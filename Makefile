@@ -35,7 +35,7 @@ test-slow: setup ## Run the slow tests: kills, load, training to quality
 test-gpu: setup ## Run the tests that need a CUDA device
 	$(BIN)/pytest -m gpu
 
-sprites: setup ## Train the shipped model of the sprites world again and judge it: six hours of two cores
+sprites: setup ## Train the shipped model of the sprites world again and judge it: seven hours of two cores
 	$(BIN)/rayramid data run infra/specs/sprites-data.yaml --only shots
 	$(BIN)/rayramid train infra/specs/sprites-vae.yaml
 	$(BIN)/rayramid data run infra/specs/sprites-data.yaml --set encode.vae=runs/sprites/vae/vae

@@ -88,7 +88,7 @@ def _generate(spec: "ServeSpec", prompt: str, path: Path) -> Path:
     url = deploy(spec)
     say(f"     POST {url}/v1/videos  prompt={prompt!r}")
     client = Client(url)
-    wanted = CreateVideo(prompt=prompt, seed=7)
+    wanted = CreateVideo(prompt=prompt, seed=4)
     with progress() as update:
         video = client.wait(client.create(wanted), on_progress=lambda event: update("video", event.progress, 100))
     client.save(video.id, path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rayramid.models.sprites.captions import parse
 from rayramid.models.sprites.judge.verdict import PARTS
 from rayramid.platform.evaluation import drift
 from rayramid.platform.evaluation.examiner import Case, Kind, Origin
@@ -21,6 +22,7 @@ ORIGINS: dict[Origin, str] = {
     "decoded": "drift of drawn scenes through the VAE",
 }
 DRIFT = ("sharpness", "saturation", "motion_energy", "jump")
+COUNTS = {1: "one shape", 2: "two shapes", 3: "three shapes"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Share:
 
 
 def sum_up(spec: EvalSpec, cases: Sequence[Case]) -> dict[str, Any]:
-    """The numbers of an evaluation: `text`, `curve`, `images`, `vae` by the length judged, and `drift` by its origin.
+    """The numbers of an evaluation: `text`, `by_demand`, `curve`, `images`, `vae` by length, and `drift` by its origin.
 
     The curve ends with the model's own steps, for the same prompts.
 
@@ -79,6 +81,11 @@ def sum_up(spec: EvalSpec, cases: Sequence[Case]) -> dict[str, Any]:
         "fully_right": shortest["fully_right"]["share"],
         "parts": {name: shortest[name]["share"] for name in PARTS},
         "text": text,
+        "by_demand": {
+            name: shares([case for case in of("text") if name in demands(case.caption)], ("fully_right",))
+            for name in (*COUNTS.values(), "passing")
+            if any(name in demands(case.caption) for case in of("text"))
+        },
         "curve": {steps: shares(chosen, parts) for steps, chosen in points.items()},
     }
     if images := of("image"):
@@ -96,6 +103,12 @@ def sum_up(spec: EvalSpec, cases: Sequence[Case]) -> dict[str, Any]:
     return found
 
 
+def demands(caption: str) -> tuple[str, ...]:
+    """How many shapes a caption names, and `passing` if one is to pass another."""
+    demand = parse(caption)
+    return (COUNTS[len(demand.actors)], *(["passing"] if demand.passing else []))
+
+
 def lines(found: dict[str, Any]) -> list[str]:
     """The numbers for people."""
 
@@ -106,6 +119,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     for length, shares in found["text"].items():
         said.append(f"from captions, {length} frames")
         said += [row(name, share) for name, share in shares.items()]
+        said.append(f"fully right by what a caption names, {length} frames")
+        said += [row(name, each[length]["fully_right"]) for name, each in found["by_demand"].items()]
     for length in found["text"]:
         if found["curve"]:
             said.append(f"fully right by steps per stage, {length} frames")

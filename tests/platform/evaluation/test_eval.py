@@ -18,7 +18,7 @@ from rayramid.models.sprites.judge.verdict import PARTS
 from rayramid.models.sprites.render import render as draw
 from rayramid.platform.evaluation.drift import measures_of
 from rayramid.platform.evaluation.examiner import Examiner, Piece, pieces
-from rayramid.platform.evaluation.results import Share, lines, sum_up
+from rayramid.platform.evaluation.results import Share, demands, lines, sum_up
 from rayramid.platform.evaluation.run import evaluate
 from rayramid.platform.evaluation.spec import EvalSpec
 from rayramid.platform.evaluation.videos import make_videos
@@ -117,10 +117,19 @@ def test_sums_are_of_their_kind_and_length(model_folder):
     assert found["curve"]["1"]["9"]["fully_right"]["of"] == 1
     assert list(found["curve"]) == ["1", "its own"]
     assert found["curve"]["its own"] == found["text"]
+    counts, *passing = demands(one.caption)
+    assert found["by_demand"].keys() == {counts, *passing}
+    assert found["by_demand"][counts]["5"] == {"fully_right": found["text"]["5"]["fully_right"]}
     assert (found["images"]["9"]["kept"]["right"], found["images"]["9"]["fully_right"]["right"]) == (1, 0)
     assert found["drift"].keys() == {"made", "drawn"}
     assert found["drift"]["drawn"]["videos"] == 2
     assert any("50.0%  (9.5% to 90.5%, 1 of 2)" in line for line in lines(found))
+
+
+def test_captions_are_told_apart_by_how_many_shapes_they_name_and_whether_one_passes():
+    assert demands("a red circle grows on a grey background") == ("one shape",)
+    passing = "a red circle moves quickly left behind a blue square and a green cross stands still on a grey background"
+    assert demands(passing) == ("three shapes", "passing")
 
 
 def test_an_evaluation_on_ray_leaves_its_numbers_and_where_they_came_from(ray_cluster, model_folder, tmp_path):
