@@ -1,38 +1,40 @@
 """Runs benchmarks and keeps what they print: `python tests/support/record.py docs/results/benchmarks.json NAME ...`.
 
-NAME is a file of tests/benchmarks/, such as `models`. Every line goes to the terminal as it comes; the file gets
-all of them, with what made them.
+NAME is a file of tests/benchmarks/, such as `models`. Every line goes to the terminal as it comes; the file gets, for
+each of them, all lines with what made them. What it holds of other benchmarks stays.
 """
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from rayramid.models.checkpoint import git_revision
 from rayramid.platform.evaluation.record import machine
 
 
-def main(file: Path, names: list[str]) -> None:
-    """Runs the benchmarks one after another; CalledProcessError when one of them fails."""
+def record(name: str) -> dict[str, Any]:
+    """Runs one benchmark; CalledProcessError when it fails."""
+    file = f"tests/benchmarks/{name}.py"
     measures = []
+    with subprocess.Popen([sys.executable, file], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.startswith("{"):
+                sys.stdout.write(line)
+                measures.append(json.loads(line))
+    if running.returncode:
+        raise subprocess.CalledProcessError(running.returncode, file)
+    return {"command": f"python {file}", "revision": git_revision(), "machine": machine(), "measures": measures}
+
+
+def main(file: Path, names: list[str]) -> None:
+    """Runs the benchmarks one after another, from the checkout's folder."""
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for name in names:
-        command = [sys.executable, str(Path(__file__).parents[1] / "benchmarks" / f"{name}.py")]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-            assert running.stdout is not None
-            for line in running.stdout:
-                if line.startswith("{"):
-                    sys.stdout.write(line)
-                    measures.append({"benchmark": name, **json.loads(line)})
-        if running.returncode:
-            raise subprocess.CalledProcessError(running.returncode, command)
-    made_by = {
-        "command": " ".join(["python tests/support/record.py", str(file), *names]),
-        "revision": git_revision(),
-        "seed": 0,
-        "machine": machine(),
-    }
-    file.write_text(json.dumps(made_by | {"measures": measures}, indent=1) + "\n", encoding="utf-8")
+        found[name] = record(name)
+        file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
