@@ -115,3 +115,21 @@ def test_the_page_of_the_sprites_world_shows_which_stage_loses_an_image():
         lines = [line for line in stages["measures"] if line["measure"].startswith(model)]
         cells = " | ".join(f"{100 * share:.0f} %" for share in (lines[0]["other"], *(line["ours"] for line in lines)))
         assert any(row.startswith(f"| {name}") and row.endswith(f"| {cells} |") for row in page.splitlines())
+
+
+def test_the_readme_quotes_the_benchmarks():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    kept = results_of("benchmarks")
+    quoted = {
+        ("training", "shared_context_flops_768p_kall"): "for each stage of each unit: operations",
+        ("training", "shared_context_seconds_kall"): "the same with a small model: time",
+        ("training", "packed_seconds"): "against padded batches: time",
+        ("training", "balance_64_ranks"): "against bins dealt in turn",
+        ("checkpoints", "checkpoint_pause"): "against a save that is waited for",
+        ("models", "cached_sampling_31"): "text and history computed anew: time",
+        ("serving", "batching"): "against one after another: time",
+    }
+    for (benchmark, measure), words in quoted.items():
+        (line,) = (line for line in kept[benchmark]["measures"] if line["measure"] == measure)
+        assert f"{words} | {line['ratio']:.2f} |" in readme, measure
+    assert all(record["machine"]["processor"] in readme for record in kept.values())

@@ -220,7 +220,7 @@ def measure_waiting(root: Path) -> None:
     # In the first lines the first step waits for the first plan.
     lines = [line for line in read_metrics(spec.output) if "loss" in line][1:]
     step = fmean(line["seconds_per_step"] for line in lines)
-    index = index_of(here.spec.phases[0], here.datasets, here.measure, here.config.frames_per_unit)
+    index = index_of(here.spec.phases[0], here.datasets, measure_for(here.config), here.config.frames_per_unit)
     begun = time.perf_counter()
     for bins in islice(steps(index, here.spec.phases[0], spec.seed), spec.steps):
         for item in (item for b in bins for item in b.items):
