@@ -86,10 +86,10 @@ def context_of(
 
 
 def needed_copies(first_unit: int, units: int, levels: int, finest: int = 0) -> list[tuple[int, int]]:
-    """Every context copy (unit, level) that the stages down to level `finest` of some units need, directly or not.
+    """Every context copy (unit, level) that `units` units from `first_unit` on need, directly or not.
 
-    They are `units` units from `first_unit` on.
-    What a copy sees is needed too, so `history_units` does not shorten the list: it reaches back to unit 0.
+    Their targets are the stages down to level `finest`. What a copy sees is needed too, so `history_units` does not
+    shorten the list: it reaches back to unit 0.
     """
     copies = []
     for unit in range(first_unit + units - 1):

@@ -23,14 +23,17 @@ def record(spec: BaseModel, command: str, started: float) -> dict[str, Any]:
     """
     seed = {"seed": seed} if (seed := getattr(spec, "seed", None)) is not None else {}
     return {
-        "command": command,
-        "revision": git_revision(),
+        **made_by(command),
         **seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
         "seconds": round(time.monotonic() - started, 1),
         "spec": spec.model_dump(mode="json"),
     }
+
+
+def made_by(command: str) -> dict[str, Any]:
+    """Command, revision and machine."""
+    return {"command": command, "revision": git_revision(), "machine": machine()}
 
 
 def machine() -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Run(Course[Work]):
         self.learner = Learner(spec, ranks)
         super().__init__(spec, ranks, self.learner.state)
         self.config, self.mesh = self.learner.model.config, self.learner.mesh
+        self.measure = measure_for(self.config)
         self.datasets = open_datasets(spec)
         self.reader = Reader(
             self.datasets,
@@ -139,7 +140,7 @@ class Run(Course[Work]):
     def validate(self, phase: Phase) -> Losses | None:
         """The averaged weights' loss on held-out clips; None where a phase has none."""
         frames_per_unit = self.config.frames_per_unit
-        index = index_of(phase, self.datasets, measure_for(self.config), frames_per_unit, split="val")
+        index = index_of(phase, self.datasets, self.measure, frames_per_unit, split="val")
         bins = held_out(index, phase, self.spec.validation.clips)
         if not bins:
             return None

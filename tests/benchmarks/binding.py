@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rayramid.models.checkpoint import Model, git_revision, load_model
+from rayramid.models.checkpoint import Model, load_model
 from rayramid.models.objective import TrainingClip, objective, training_pack
 from rayramid.models.sprites.captions import Demand, write
 from rayramid.models.sprites.draw import draw_scene
@@ -26,7 +26,7 @@ from rayramid.models.sprites.render import render
 from rayramid.models.sprites.scene import Scene
 from rayramid.models.stores.shipped import SPRITES
 from rayramid.models.vae.streaming import encode_video
-from rayramid.platform.evaluation.record import machine
+from rayramid.platform.evaluation.record import made_by
 
 CLIPS, AT_ONCE, VISITS = 48, 8, 2
 WORLD = 777
@@ -100,13 +100,8 @@ def main(file: Path | None, urls: list[str]) -> None:
     torch.set_num_threads(1)
     measures = [line for url in urls for line in measure(url)]
     if file:
-        made_by = {
-            "command": " ".join(["python tests/benchmarks/binding.py", str(file), *urls]),
-            "revision": git_revision(),
-            "seed": 0,
-            "machine": machine(),
-        }
-        found = made_by | {"clips": CLIPS, "measures": measures}
+        command = " ".join(["python tests/benchmarks/binding.py", str(file), *urls])
+        found = made_by(command) | {"seed": 0, "clips": CLIPS, "measures": measures}
         file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

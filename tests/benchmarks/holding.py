@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rayramid.models.card import load_card
-from rayramid.models.checkpoint import git_revision, pyramid_of
+from rayramid.models.checkpoint import pyramid_of
 from rayramid.models.crew import Crew
 from rayramid.models.dit.model import DiT
 from rayramid.models.quantise import weight_bytes
@@ -28,7 +28,7 @@ from rayramid.models.sampling.request import Request
 from rayramid.models.stores.shipped import SPRITES
 from rayramid.models.text import TextEmbedding
 from rayramid.models.transformer import Holding
-from rayramid.platform.evaluation.record import machine
+from rayramid.platform.evaluation.record import made_by
 
 CARD = load_card(SPRITES)
 WAYS = {
@@ -126,8 +126,9 @@ def main(output: Path | None) -> None:
         found.append(line)
     if output:
         command = f"python tests/benchmarks/holding.py {output}"
-        made_by = {"command": command, "revision": git_revision(), "seed": 1, "machine": machine()}
-        output.write_text(json.dumps(made_by | {"measures": found}, indent=1) + "\n", encoding="utf-8")
+        output.write_text(
+            json.dumps(made_by(command) | {"seed": 1, "measures": found}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from rayramid.models.brief import Brief, write_brief
-from rayramid.models.checkpoint import Model, git_revision, load_model
+from rayramid.models.checkpoint import Model, load_model
 from rayramid.models.render import Projector, first_latent, request_of
 from rayramid.models.sampler import Sampler
 from rayramid.models.sampling.session import Session
@@ -24,7 +24,7 @@ from rayramid.models.sprites.judge.verdict import judge
 from rayramid.models.sprites.render import render
 from rayramid.models.sprites.scene import Scene
 from rayramid.models.stores.shipped import SPRITES
-from rayramid.platform.evaluation.record import machine
+from rayramid.platform.evaluation.record import made_by
 
 IMAGES = 64
 SCENES = list(islice(held_out_scenes(0, 128, 128, 49), IMAGES))
@@ -75,13 +75,8 @@ def main(file: Path | None, urls: list[str]) -> None:
             measures.append(line | {"unit": "share fully right"})
             sys.stdout.write(json.dumps(measures[-1]) + "\n")
     if file:
-        made_by = {
-            "command": " ".join(["python tests/benchmarks/stages.py", str(file), *urls]),
-            "revision": git_revision(),
-            "seed": 0,
-            "machine": machine(),
-        }
-        found = made_by | {"images": IMAGES, "measures": measures}
+        command = " ".join(["python tests/benchmarks/stages.py", str(file), *urls])
+        found = made_by(command) | {"seed": 0, "images": IMAGES, "measures": measures}
         file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rayramid.models.checkpoint import git_revision
-from rayramid.platform.evaluation.record import machine
+from rayramid.platform.evaluation.record import made_by
 
 
 def record(name: str) -> dict[str, Any]:
@@ -26,7 +25,7 @@ def record(name: str) -> dict[str, Any]:
                 measures.append(json.loads(line))
     if running.returncode:
         raise subprocess.CalledProcessError(running.returncode, file)
-    return {"command": f"python {file}", "revision": git_revision(), "machine": machine(), "measures": measures}
+    return made_by(f"python {file}") | {"measures": measures}
 
 
 def main(file: Path, names: list[str]) -> None:
