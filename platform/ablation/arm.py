@@ -38,7 +38,7 @@ def marks_of(spec: AblationSpec, run: TrainSpec) -> list[Mark]:
 
     def costs() -> Iterator[tuple[float, int]]:
         for bins in steps(index, run.phases[0], run.seed):
-            yield sum(b.flops for b in bins), (config.levels - run.phases[0].finest_level) * sum(b.units for b in bins)
+            yield sum(b.flops for b in bins), run.phases[0].stages(config.levels) * sum(b.units for b in bins)
 
     return marks(costs(), [point * spec.tflop * 1e12 for point in spec.points])
 

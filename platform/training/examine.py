@@ -108,7 +108,7 @@ def _report(index: Index, phase: Phase, sample: Sequence[list[Bin]], spec: Train
         images=sum(table.clips for table in index.images),
         steps=phase.steps,
         tokens_per_step=tokens,
-        targets_per_step=(levels - phase.finest_level) * tokens * census.units_per_token,
+        targets_per_step=phase.stages(levels) * tokens * census.units_per_token,
         flops_per_step=flops,
         image_share=sum(part.share for part in census.parts if part.kind == "image"),
         fill=tokens / (phase.bins_per_step * phase.tokens_per_bin),

@@ -63,7 +63,7 @@ class Learner:
         Raises:
             UserError: more such steps than the spec bears, or no clip of the whole step can be read.
         """
-        targets = self.units(share) * (self.model.config.levels - phase.finest_level)
+        targets = self.units(share) * phase.stages(self.model.config.levels)
         half = self.half_gradient(phase, share, targets)
         finite = self.backward(phase, share, share.weights, targets, tally)
         if half is not None:
@@ -116,7 +116,7 @@ class Learner:
             return None
         packs = zip(share.bins, weights, strict=False)
         units = sum(clip.units for clips, weight in packs if weight for clip in clips)
-        half = (self.model.config.levels - phase.finest_level) * sum(self.mesh.gather([units]))
+        half = phase.stages(self.model.config.levels) * sum(self.mesh.gather([units]))
         if not 0 < half < targets:
             return None
         self.backward(phase, share, weights, half)

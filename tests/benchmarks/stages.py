@@ -1,22 +1,27 @@
-"""Which stage of the flow loses an image of the sprites world: `python tests/benchmarks/stages.py [FILE [MODEL ...]]`.
+"""Which stage of the flow loses a sprites image or video: `python tests/benchmarks/stages.py [FILE [MODEL ...]]`.
 
 Makes images of 64 held-out captions from noise, and again with each stage begun where it would begin if all before it
-had been perfect: from the true latent and noise, as in training. Prints one JSON line per stage; writes all of them to
-FILE if one is given, with what made them. MODEL is the shipped one unless given.
+had been perfect: from the true latent and noise, as in training; the coarsest begins with noise alone. The same for the
+later units of 32 videos of 17 frames, whose first frames are true. Prints one JSON line per stage; writes all of them
+to FILE if one is given, with what made them. MODEL is the shipped one unless given.
 - <model>/level_<k>: share of images fully right when stage k begins from the truth; `other` is the share from noise.
+- <model>/later_level_<k>: share of videos fully right when stage k of each later unit does; `other` likewise.
 """
 
 import json
 import sys
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from rayramid.models.brief import Brief, write_brief
 from rayramid.models.checkpoint import Model, load_model
-from rayramid.models.render import Projector, first_latent, request_of
+from rayramid.models.render import Projector, request_of
 from rayramid.models.sampler import Sampler
+from rayramid.models.sampling.noise import keyed_noise
 from rayramid.models.sampling.session import Session
 from rayramid.models.sprites.captions import write
 from rayramid.models.sprites.draw import held_out_scenes
@@ -24,42 +29,54 @@ from rayramid.models.sprites.judge.verdict import judge
 from rayramid.models.sprites.render import render
 from rayramid.models.sprites.scene import Scene
 from rayramid.models.stores.shipped import SPRITES
+from rayramid.models.vae.streaming import encode_video
 from rayramid.platform.evaluation.record import made_by
 
-IMAGES = 64
+IMAGES, VIDEOS, VIDEO_FRAMES = 64, 32, 17
 SCENES = list(islice(held_out_scenes(0, 128, 128, 49), IMAGES))
 
 
-def begin_from_truth(model: Model, session: Session, scene: Scene, brief: Brief, level: int) -> None:
-    """Puts `session` where stage `level` begins for the scene's true latent, with noise of the brief's seed."""
-    latent_CTHW = first_latent(model.vae, render(scene, 1)[0], brief)
-    noise_CTHW = torch.randn(latent_CTHW.shape, generator=torch.Generator().manual_seed(brief.seed))
-    start_CTHW, _ = model.pyramid.endpoints(latent_CTHW, noise_CTHW, level)
+def true_latent(model: Model, scene: Scene, brief: Brief) -> torch.Tensor:
+    """The normalised latent [C, T, H, W] of a scene's frames."""
+    return model.vae.normalise(encode_video(model.vae, [render(scene, brief.frames)]))
+
+
+def begin_from_truth(model: Model, session: Session, latent_CTHW: torch.Tensor, level: int) -> None:
+    """Puts `session` where stage `level` of its unit begins for a true latent, with noise of its seed and unit."""
+    true_CTHW = latent_CTHW[:, session.unit : session.unit + 1]
+    noise_CTHW = keyed_noise(session.request.seed, session.unit, level, tuple(true_CTHW.shape))
+    start_CTHW, _ = model.pyramid.endpoints(true_CTHW, noise_CTHW, level)
     session.restore({"x": start_CTHW, "position": torch.tensor([level, 0])})
 
 
-def share_right(model: Model, level: int | None) -> float:
-    """The share of images that are fully right when stage `level` begins from the truth; None begins from noise."""
-    captions = [write(scene.demand) for scene in SCENES]
+@torch.no_grad()
+def share_right(model: Model, scenes: Sequence[Scene], frames: int, level: int | None) -> float:
+    """The share of images, or of videos from true first frames, that are fully right.
+
+    Stage `level` of everything that is made begins from the truth; None begins from noise.
+    """
+    captions = [write(scene.demand) for scene in scenes]
     briefs = [
-        write_brief(model.card, caption, seconds=1 / model.card.fps, seed=seed) for seed, caption in enumerate(captions)
+        write_brief(model.card, caption, seconds=frames / model.card.fps, seed=seed)
+        for seed, caption in enumerate(captions)
     ]
+    truths = [true_latent(model, scene, brief) for scene, brief in zip(scenes, briefs, strict=True)]
     prompts, negatives = model.text.encode(captions), model.text.encode([brief.negative_prompt for brief in briefs])
     sampler = Sampler(model.dit, model.pyramid)
     sessions = [
-        sampler.start(request_of(brief, {0: prompt}, negative))
-        for brief, prompt, negative in zip(briefs, prompts, negatives, strict=True)
+        sampler.start(request_of(brief, {0: prompt}, negative, truth[:, :1] if frames > 1 else None))
+        for brief, prompt, negative, truth in zip(briefs, prompts, negatives, truths, strict=True)
     ]
-    if level is not None:
-        for session, scene, brief in zip(sessions, SCENES, briefs, strict=True):
-            begin_from_truth(model, session, scene, brief, level)
-    while waiting := [session for session in sessions if not session.done]:
-        sampler.step(waiting)
+    while waiting := [(session, truth) for session, truth in zip(sessions, truths, strict=True) if not session.done]:
+        for session, truth in waiting:
+            if level is not None and session.level > level:
+                begin_from_truth(model, session, truth, level)
+        sampler.step([session for session, _ in waiting])
     verdicts = [
-        judge(Projector(model.vae, brief).frames(session.finished[0]), scene.demand)
-        for session, scene, brief in zip(sessions, SCENES, briefs, strict=True)
+        judge(np.concatenate([*map(Projector(model.vae, brief).frames, session.finished)]), scene.demand)
+        for session, scene, brief in zip(sessions, scenes, briefs, strict=True)
     ]
-    return sum(verdict.fully_right for verdict in verdicts) / IMAGES
+    return sum(verdict.fully_right for verdict in verdicts) / len(scenes)
 
 
 def main(file: Path | None, urls: list[str]) -> None:
@@ -68,15 +85,16 @@ def main(file: Path | None, urls: list[str]) -> None:
     measures = []
     for url in urls:
         model = load_model(url, dtype=torch.float32)
-        from_noise = share_right(model, None)
-        for level in reversed(range(model.pyramid.levels)):
-            ours = share_right(model, level)
-            line = {"measure": f"{url}/level_{level}", "ratio": ours / from_noise, "ours": ours, "other": from_noise}
-            measures.append(line | {"unit": "share fully right"})
-            sys.stdout.write(json.dumps(measures[-1]) + "\n")
+        for prefix, scenes, frames in (("", SCENES, 1), ("later_", SCENES[:VIDEOS], VIDEO_FRAMES)):
+            from_noise = share_right(model, scenes, frames, None)
+            for level in reversed(range(model.pyramid.levels - 1)):
+                ours = share_right(model, scenes, frames, level)
+                line = {"measure": f"{url}/{prefix}level_{level}", "ratio": ours / from_noise, "ours": ours}
+                measures.append(line | {"other": from_noise, "unit": "share fully right"})
+                sys.stdout.write(json.dumps(measures[-1]) + "\n")
     if file:
         command = " ".join(["python tests/benchmarks/stages.py", str(file), *urls])
-        found = made_by(command) | {"seed": 0, "images": IMAGES, "measures": measures}
+        found = made_by(command) | {"seed": 0, "images": IMAGES, "videos": VIDEOS, "measures": measures}
         file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

@@ -93,3 +93,7 @@ class Phase(Strict):
     stage_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     text_dropout: Share = 0.1
     history_noise: Below1 = 1 / 3
+
+    def stages(self, levels: int) -> int:
+        """How many of the stages of a model with `levels` are targets."""
+        return levels - self.finest_level
