@@ -104,17 +104,23 @@ def test_the_page_of_the_sprites_world_tells_whether_motions_are_bound_to_shapes
         assert f"| {name} | {' | '.join(cells)} |" in page
 
 
-def test_the_page_of_the_sprites_world_shows_which_stage_loses_an_image():
+def test_the_page_of_the_sprites_world_shows_which_stage_loses_an_image_and_a_video():
     page = (ROOT / "docs/sprites.md").read_text(encoding="utf-8")
     stages = results_of("stages")
     assert stages["command"] in page
-    for model, name in (
-        ("rayramid://sprites", "the shipped model"),
-        ("runs/sprites/fine/model", "before"),
-    ):
-        lines = [line for line in stages["measures"] if line["measure"].startswith(model)]
-        cells = " | ".join(f"{100 * share:.0f} %" for share in (lines[0]["other"], *(line["ours"] for line in lines)))
-        assert any(row.startswith(f"| {name}") and row.endswith(f"| {cells} |") for row in page.splitlines())
+    for prefix, what in (("", "images"), ("later_", "videos from first frames")):
+        found = [line for line in stages["measures"] if line["measure"].startswith(f"rayramid://sprites/{prefix}level")]
+        shares = [found[0]["other"], *(line["ours"] for line in found)]
+        assert f"| {what} | {' | '.join(f'{100 * share:.0f} %' for share in shares)} |" in page
+
+
+def test_the_page_of_the_sprites_world_shows_which_words_are_drawn_right():
+    page = (ROOT / "docs/sprites.md").read_text(encoding="utf-8")
+    words = results_of("words")
+    assert words["command"] in page
+    assert len(words["measures"]) == 10
+    for line in words["measures"]:
+        assert f"| {line['measure'].removeprefix('rayramid://sprites/')} | {100 * line['ours']:.0f} % |" in page
 
 
 def test_the_readme_quotes_the_benchmarks():

@@ -1,8 +1,8 @@
 """Which words of the sprites world a model can draw: `python tests/benchmarks/words.py [FILE [MODEL ...]]`.
 
 Makes two videos of 17 frames of every shape with every motion, alone, so that nothing can be placed wrongly. Prints one
-JSON line per kind of motion and per shape; writes all of them to FILE if one is given, with what made them. MODEL is the
-shipped one unless given.
+JSON line per kind of motion and per shape; writes all of them to FILE if one is given, with what made them. MODEL is
+the shipped one unless given.
 - <model>/<word>: share of the videos with that word that are fully right; `other` is the share of all videos.
 """
 
