@@ -17,13 +17,12 @@ import torch
 from rayramid.models.brief import write_brief
 from rayramid.models.checkpoint import load_model
 from rayramid.models.cpu import compute_on_cpu
-from rayramid.models.render import Projector, request_of
-from rayramid.models.sampler import Sampler
 from rayramid.models.sprites.captions import Actor, Demand, possible, write
 from rayramid.models.sprites.judge.verdict import judge
 from rayramid.models.sprites.vocabulary import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 from rayramid.models.stores.shipped import SPRITES
 from rayramid.platform.evaluation.record import made_by
+from rayramid.platform.evaluation.videos import make_videos
 
 FRAMES, EACH = 17, 2
 GROUPS = ["stands still", "moves slowly", "moves quickly", "spins", "grows", "shrinks", *SHAPES]
@@ -48,18 +47,8 @@ def rights(url: str, asked: list[Demand]) -> list[bool]:
         write_brief(model.card, caption, seconds=FRAMES / model.card.fps, seed=seed)
         for seed, caption in enumerate(captions)
     ]
-    prompts, negatives = model.text.encode(captions), model.text.encode([brief.negative_prompt for brief in briefs])
-    sampler = Sampler(model.dit, model.pyramid)
-    sessions = [
-        sampler.start(request_of(brief, {0: prompt}, negative))
-        for brief, prompt, negative in zip(briefs, prompts, negatives, strict=True)
-    ]
-    while waiting := [session for session in sessions if not session.done]:
-        sampler.step(waiting)
-    return [
-        judge(np.concatenate([*map(Projector(model.vae, brief).frames, session.finished)]), demand).fully_right
-        for session, brief, demand in zip(sessions, briefs, asked, strict=True)
-    ]
+    videos = make_videos(model, briefs)
+    return [judge(video_THW3, demand).fully_right for video_THW3, demand in zip(videos, asked, strict=True)]
 
 
 def main(file: Path | None, urls: list[str]) -> None:
